@@ -1,0 +1,119 @@
+"""The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json, README.md.
+
+config.json holds the network's sizes, the embedder's spec and the SHA-256 of the other files, which loading verifies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from unembed.embedders.spec import EmbedderSpec
+from unembed.errors import CheckpointError, StorageError
+from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.tokenizer import TextTokenizer
+
+FORMAT = "unembed-native"
+VERSION = 1
+_SCALE = ".scale"
+
+
+def recognise(folder: Path) -> bool:
+    """Whether `folder` looks like this format."""
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def save(
+    model: NativeModel, folder: str | Path, *, card: str = "", training: dict[str, Any] | None = None, int8: bool = False
+) -> None:
+    """Write `model` to `folder`. With `int8`, matrices are stored as int8 with one float16 scale a row: a quarter of the
+    size. Raises StorageError when the disk is full."""
+    folder = Path(folder)
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(quantise(weights) if int8 else weights, folder / "model.safetensors")
+        model.tokenizer.save(folder / "tokenizer.json")
+        config = {
+            "format": FORMAT,
+            "version": VERSION,
+            "network": model.net.config.to_dict(),
+            "embedder": model.spec.to_dict(),
+            "training": training or {},
+            "sha256": {name: sha256(folder / name) for name in ("model.safetensors", "tokenizer.json")},
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        if card:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"cannot write the model to {folder} ({error}): free space or choose another folder") from error
+
+
+def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> NativeModel:
+    """Read a model folder for inference on `device`. Raises CheckpointError when a file is missing or not what it was."""
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config["version"] > VERSION:
+            raise CheckpointError(f"{folder} is of format version {config['version']}: pip install -U unembed")
+        network, digests = NativeConfig(**config["network"]), config["sha256"]
+        spec = EmbedderSpec.from_dict(config["embedder"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}/config.json is missing or damaged ({error}): copy the model again") from error
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing: the model folder is incomplete; copy it again")
+        if sha256(folder / name) != digest:
+            raise CheckpointError(f"{folder / name} is not the file it was (SHA-256 differs): copy the model again")
+    net = NativeNetwork(network)
+    try:
+        net.load_state_dict(dequantise(load_file(folder / "model.safetensors")))
+    except Exception as error:  # safetensors and torch raise several kinds; the file is unusable all the same
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}/model.safetensors does not fit its config ({first}): copy the model again") from error
+    net.eval().requires_grad_(False).to(device=device, dtype=dtype or inference_dtype(device))
+    return NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
+
+
+def inference_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def quantise(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices → int8 rows and their float16 scales (largest magnitude of the row = 127); the rest stays as it is."""
+    out: dict[str, torch.Tensor] = {}
+    for name, weight in weights.items():
+        if weight.ndim != 2 or weight.size(0) < 64:
+            out[name] = weight
+            continue
+        scale = (weight.abs().amax(dim=1) / 127).clamp(min=6e-8).half()  # 6e-8: the smallest float16 above zero
+        out[name] = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        out[name + _SCALE] = scale
+    return out
+
+
+def dequantise(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inverse of `quantise` up to rounding; a float32 file passes through."""
+    return {
+        name: tensor.float() * stored[name + _SCALE].float()[:, None] if tensor.dtype == torch.int8 else tensor.float()
+        for name, tensor in stored.items()
+        if not name.endswith(_SCALE)
+    }
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

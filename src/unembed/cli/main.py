@@ -1,0 +1,129 @@
+"""The `unembed` command: one sub-command is one plain function of the same name; this file only turns flags into calls.
+
+Every flag is also a key of the YAML file given by `--config`. Errors that the user can mend are one line on standard
+error with exit code 2; a traceback appears only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+import unembed
+from unembed.errors import UnembedError
+
+COMMANDS = {
+    "invert": "turn vectors (or a text's vector) back into text",
+    "embed": "turn texts into vectors",
+    "train": "train an inverter",
+    "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "interpolate": "write the texts on the way between two vectors",
+    "models": "list the models at hand, or describe one",
+    "demo": "show it on a few sentences",
+}
+
+
+class Parser(ArgumentParser):
+    """Says what is wrong in one line instead of printing the whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if ex is not None and os.environ.get("JSONARGPARSE_DEBUG"):
+            raise ex
+        fail(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    sys.stderr.write(f"unembed: error: {message}\n")
+    raise SystemExit(code)
+
+
+def build_parser() -> ArgumentParser:
+    parser = Parser(prog="unembed", description="Turn text embeddings back into text.", version=unembed.__version__)
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        function = getattr(importlib.import_module(f"unembed.cli.{name}"), name)
+        command = Parser(description=f"unembed {name}: {summary}.")
+        command.add_argument("--config", action=ActionConfigFile, help="YAML file whose keys are these flags")
+        command.add_argument("--debug", action="store_true", help="show tracebacks")
+        if name == "train":
+            from unembed.training.config import TrainConfig
+
+            command.add_class_arguments(TrainConfig)
+        elif name == "models":  # the one command that reads better with words than with flags
+            command.add_argument("action", nargs="?", default="list", help="list, info or path")
+            command.add_argument("name", nargs="?", default="all-MiniLM-L6-v2", help="a shipped model, a folder or a hub id")
+        else:
+            command.add_function_arguments(function)
+        commands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+def spell(arguments: Sequence[str]) -> list[str]:
+    """Accept --like-this for --like_this, and -o, -m, -q for --output, --model, --quiet."""
+    short = {"-o": "--output", "-m": "--model", "-q": "--quiet"}
+    out = []
+    for argument in arguments:
+        if re.match(r"--[A-Za-z][\w.-]*(=|$)", argument):
+            name, mark, value = argument.partition("=")
+            argument = name[:2] + name[2:].replace("-", "_") + mark + value
+        out.append(short.get(argument, argument))
+    return out
+
+
+def run(arguments: Sequence[str]) -> int:
+    parsed = build_parser().parse_args(spell(arguments))
+    name = parsed.command
+    if name is None:
+        fail(f"no command given: choose one of {', '.join(COMMANDS)} (see unembed --help)")
+    options = parsed[name]
+    function = getattr(importlib.import_module(f"unembed.cli.{name}"), name)
+    if name == "train":
+        from unembed.training.config import TrainConfig
+
+        parser = build_parser()
+        built = parser.instantiate_classes(parsed)[name]
+        fields = {key: built[key] for key in TrainConfig.__dataclass_fields__}
+        return function(TrainConfig(**fields)) or 0
+    keywords: dict[str, Any] = {key: value for key, value in vars(options).items() if key not in ("config", "debug")}
+    return function(**keywords) or 0
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point. Exit codes: 0 done, 1 a check failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "sentence_transformers", "transformers", "datasets", "huggingface_hub", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except UnembedError as error:
+        if "--debug" in arguments:
+            raise
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("unembed: stopped; what was finished is kept, and the same command goes on from there\n")
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away (unembed … | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except MemoryError:
+        fail("out of memory: lower --targets_at_once or --sequence_beam_width", 1)
+    raise SystemExit(code)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

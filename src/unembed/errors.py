@@ -1,0 +1,46 @@
+"""Errors that a user can mend: one line saying what is wrong and what to do about it.
+
+The command line prints the message and exits with `exit_code`; a traceback appears only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class UnembedError(Exception):
+    """Base of every error that the user, not the developer, can fix. The message is one line."""
+
+    exit_code = 2
+
+
+class InputError(UnembedError):
+    """Texts, vectors or arguments that cannot be used as they are."""
+
+
+class SpecMismatch(UnembedError):
+    """Two embedders that had to be the same are not; the message names both sides."""
+
+
+class CheckpointError(UnembedError):
+    """A model folder or file that is missing, truncated, tampered with or of an unknown format."""
+
+
+class StorageError(UnembedError):
+    """A file that cannot be read or written (full disk, no permission, damaged result file)."""
+
+
+class MissingExtra(UnembedError):
+    """An optional package that is not installed; the message gives the exact pip line."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import and return `module`, or raise `MissingExtra` naming the extra of unembed that brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise MissingExtra(
+            f"this needs the package '{package}', which is not installed: pip install 'unembed[{extra}]'"
+        ) from error

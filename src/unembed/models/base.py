@@ -1,0 +1,79 @@
+"""What every family of inverters offers to the search, to evaluation and to the command line."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from unembed.embedders.spec import EmbedderSpec
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw texts: temperature, then top-k, then top-p, in the field's order. temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    """Keep the k likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches p."""
+    beams: int = 0
+    """Beam search of this width instead of sampling; 0 is sampling."""
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A candidate text and its log-probability in nats, end of text included, under the model that wrote it."""
+
+    text: str
+    logprob: float
+
+
+class InversionModel(ABC):
+    """Vectors (and hypotheses) → text. Implementations are one file each and know nothing of any embedder."""
+
+    spec: EmbedderSpec
+    """The embedder whose vectors this model was trained on."""
+    max_tokens: int
+    """Longest text it writes, in its own tokens."""
+
+    @abstractmethod
+    def hypothesize(
+        self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        """targets float32 [rows, d] → n hypotheses for each row."""
+
+    @abstractmethod
+    def correct(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        hypothesis_vectors: np.ndarray,
+        n: int = 1,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> list[list[Hypothesis]]:
+        """targets, hypothesis_vectors float32 [rows, d], one hypothesis a row → n better hypotheses for each row."""
+
+    @abstractmethod
+    def regrow(
+        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        """Keep the given start of each text and write the rest of it anew."""
+
+    @abstractmethod
+    def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
+        """log p(text | target), or the prior log p(text) without targets, in nats [rows]."""
+
+    def sample_prior(self, n: int, sampling: Sampling, seed: int = 0) -> list[Hypothesis]:
+        """n texts from the model's unconditional prior: the control that shows what a fluent guess is worth."""
+        rows = self.hypothesize(np.zeros((n, self.spec.dim), dtype=np.float32), 1, sampling, seed)
+        return [row[0] for row in rows]

@@ -1,0 +1,422 @@
+"""The native inverter: ONE small network that is hypothesizer, corrector and unconditional prior.
+
+Notable:
+- Decoder-only with a bidirectional prefix: [soft tokens of the target e] and, when there is a hypothesis, [soft tokens
+  of its embedding ê and of e − ê] [the hypothesis' tokens]; then the text, token by token, causally.
+- A hypothesis' token i and the text's token i share rotary position i, so that "copy the hypothesis" is attention at
+  a constant offset and a correction has to learn only where to differ.
+- The vector is also added at every position, and a *lexical head* maps it straight to vocabulary logits (a
+  bag-of-words classifier, Song & Raghunathan, CCS 2020, inside the network) which each position gates: the cheap
+  linear part of the problem is learned in minutes and the blocks spend their capacity on order and grammar.
+- An absent condition (the prior log p(x)) is the zero vector.
+- RoPE, gainless RMSNorm, QK-norm, ReLU², zero-initialised output projections, per-layer mixing with the input
+  embedding, logit soft-cap. No dropout: no text is seen twice in the same cut.
+
+Differences from vec2text (EMNLP 2023): one network of ~10M parameters instead of two of 235M, no pretrained T5, and
+the corrector is trained on-policy. Shapes: B rows, T text tokens, P prefix tokens, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unembed.errors import CheckpointError
+from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
+
+if TYPE_CHECKING:
+    from unembed.embedders.spec import EmbedderSpec
+
+IGNORED = -100  # target id that carries no loss
+
+
+@dataclass(frozen=True)
+class NativeConfig:
+    """Sizes of the network; saved as the `network` part of config.json."""
+
+    embedding_dim: int
+    """Dimension of the vectors to invert."""
+    vocab_size: int = 8192
+    d_model: int = 256
+    n_layers: int = 6
+    n_heads: int = 4
+    target_tokens: int = 8
+    """Soft tokens made of the target e."""
+    feedback_tokens: int = 4
+    """Soft tokens made of ê, and again of e − ê, when there is a hypothesis."""
+    max_tokens: int = 128
+    """Longest text, in tokens of this model."""
+    softcap: float = 15.0
+    """Logits are softcap · tanh(logits / softcap)."""
+    lexical_head: bool = True
+    """Map the vector straight to vocabulary logits, gated at each position."""
+    vector_everywhere: bool = True
+    """Add the projected vector to every text position."""
+
+    def __post_init__(self) -> None:
+        if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
+            raise CheckpointError(
+                f"d_model={self.d_model} and n_heads={self.n_heads} do not fit: choose heads of an even, whole width"
+            )
+
+    @property
+    def prefix_slots(self) -> int:
+        """Rotary positions that are kept for soft tokens; text starts after them."""
+        return self.target_tokens + 2 * self.feedback_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def norm(x: Tensor) -> Tensor:
+    """RMSNorm without a gain."""
+    return F.rms_norm(x, (x.size(-1),))
+
+
+class Linear(nn.Linear):
+    """Bias-free linear layer that computes in its input's dtype: weights stay float32 for the optimiser and are cast
+    where they are used, so the precision of every product is visible in the code instead of hidden in autocast."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Cache:
+    """Keys and values of all layers for incremental decoding, [L][B, heads, S, head_dim], filled up to `length`."""
+
+    def __init__(self, config: NativeConfig, rows: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (rows, config.n_heads, size, config.d_model // config.n_heads)
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layers)]
+        self.length = 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k, v [B, heads, t, head_dim] of one layer and return everything up to and including them."""
+        end = self.length + k.size(2)
+        self.keys[layer][:, :, self.length : end] = k
+        self.values[layer][:, :, self.length : end] = v
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep (or repeat) the given rows, in that order: compaction, expansion to n samples, beam reordering."""
+        self.keys = [k.index_select(0, rows) for k in self.keys]
+        self.values = [v.index_select(0, rows) for v in self.values]
+
+
+class Block(nn.Module):
+    def __init__(self, config: NativeConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.n_heads = layer, config.n_heads
+        self.qkv = Linear(config.d_model, 3 * config.d_model)
+        self.attention_out = Linear(config.d_model, config.d_model)
+        self.mlp_in = Linear(config.d_model, 4 * config.d_model)
+        self.mlp_out = Linear(4 * config.d_model, config.d_model)
+        self.mix = nn.Parameter(torch.tensor([1.0, 0.0]))  # of the residual stream and of the input embedding
+
+    def forward(
+        self, x: Tensor, x0: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        B, T, D = x.shape
+        mix = self.mix.to(x.dtype)
+        x = mix[0] * x + mix[1] * x0
+        q, k, v = self.qkv(norm(x)).view(B, T, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)  # B H T d
+        q, k = rotate(norm(q), rope), rotate(norm(k), rope)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.attention_out(y.transpose(1, 2).reshape(B, T, D))
+        return x + self.mlp_out(F.relu(self.mlp_in(norm(x))).square())
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotary position embedding of x [B, H, T, d] by (cos, sin), each [T, d/2]."""
+    cos, sin = rope
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+@dataclass
+class Prefix:
+    """What the text is conditioned on, as a sequence: x [B, P, D], positions [P], keys [B, P] (False = padding)."""
+
+    x: Tensor
+    positions: Tensor
+    keys: Tensor | None
+
+
+@dataclass
+class Condition:
+    """What is added outside the prefix: a vector at every position [B, 1, D] and lexical logits [B, 1, V]."""
+
+    everywhere: Tensor | None
+    lexical: Tensor | None
+
+    def select(self, rows: Tensor) -> Condition:
+        pick = lambda t: None if t is None else t.index_select(0, rows)  # noqa: E731
+        return Condition(pick(self.everywhere), pick(self.lexical))
+
+
+class NativeNetwork(nn.Module):
+    """e (and a hypothesis) → logits over the next token. Vectors in any scale; e is used at unit RMS."""
+
+    def __init__(self, config: NativeConfig) -> None:
+        super().__init__()
+        self.config = config
+        D, V, E = config.d_model, config.vocab_size, config.embedding_dim
+        self.embed = nn.Embedding(V, D)
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layers)])
+        self.head = Linear(D, V)
+        self.target_in = Linear(E, config.target_tokens * D)
+        self.feedback_in = Linear(2 * E, 2 * config.feedback_tokens * D)
+        self.slots = nn.Parameter(torch.empty(config.prefix_slots, D))  # which soft token is which
+        self.hypothesis_mark = nn.Parameter(torch.empty(D))  # a token of the hypothesis, not of the text
+        if config.vector_everywhere:
+            self.everywhere_in = Linear(2 * E, D)
+        if config.lexical_head:
+            self.lexical_in = Linear(2 * E, V)
+            self.lexical_gate = Linear(D, 1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """All initialisation in one place. Output projections start at zero, so that every block starts as identity;
+        the head and the lexical head start at zero, so that the first loss is exactly log V."""
+        D = self.config.d_model
+        nn.init.normal_(self.embed.weight, std=1.0)
+        nn.init.normal_(self.slots, std=1.0)
+        nn.init.normal_(self.hypothesis_mark, std=1.0)
+        for block in self.blocks:
+            for layer in (block.qkv, block.mlp_in):
+                nn.init.uniform_(layer.weight, -math.sqrt(3 / D), math.sqrt(3 / D))  # std 1/√D, bounded
+            nn.init.zeros_(block.attention_out.weight)
+            nn.init.zeros_(block.mlp_out.weight)
+        for layer in (self.target_in, self.feedback_in):
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
+        nn.init.zeros_(self.head.weight)
+        for name in ("everywhere_in", "lexical_in", "lexical_gate"):
+            if hasattr(self, name):
+                nn.init.zeros_(getattr(self, name).weight)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+        """(hidden matrices, for Muon; the token table and heads, for AdamW; small vectors, for AdamW without decay)."""
+        matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
+        matrices += [self.target_in.weight, self.feedback_in.weight]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in self.parameters() if id(p) not in chosen]
+        tables = [p for p in rest if p.ndim == 2 and p.shape[0] > 1 and p is not self.slots]
+        chosen |= {id(p) for p in tables}
+        return matrices, tables, [p for p in rest if id(p) not in chosen]
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device
+
+    def rope(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        d = self.config.d_model // self.config.n_heads
+        frequencies = 1000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)  # texts are short: base 1000
+        angles = positions[:, None].float() * frequencies[None, :]  # T, d/2
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def condition(
+        self,
+        targets: Tensor,
+        hypothesis_ids: Tensor | None = None,
+        hypothesis_vectors: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Prefix, Condition]:
+        """targets [B, E]; hypothesis_ids [B, H] (right-padded with PAD), hypothesis_vectors [B, E] → what to attend to.
+
+        The difference e − ê is scaled up by the same √E, so near the goal it fades: "almost right" looks like it.
+        """
+        config = self.config
+        B, device = targets.size(0), targets.device
+        scale = math.sqrt(config.embedding_dim)
+        e = (targets * scale).to(dtype)
+        soft = self.target_in(e).view(B, config.target_tokens, -1)  # B K D
+        slots = self.slots.to(dtype)
+        if hypothesis_ids is None or hypothesis_vectors is None:
+            difference = torch.zeros_like(e)
+            x = soft + slots[: config.target_tokens]
+            prefix = Prefix(x, torch.arange(config.target_tokens, device=device), None)
+        else:
+            h = (hypothesis_vectors * scale).to(dtype)
+            difference = e - h
+            feedback = self.feedback_in(torch.cat([h, difference], dim=-1)).view(B, 2 * config.feedback_tokens, -1)
+            tokens = self.embed(hypothesis_ids).to(dtype) + self.hypothesis_mark.to(dtype)
+            x = torch.cat([torch.cat([soft, feedback], dim=1) + slots, tokens], dim=1)  # B P D
+            positions = torch.arange(config.prefix_slots + hypothesis_ids.size(1), device=device)
+            keys = torch.ones(x.shape[:2], dtype=torch.bool, device=device)
+            keys[:, config.prefix_slots :] = hypothesis_ids != PAD_ID
+            prefix = Prefix(x, positions, keys)
+        both = torch.cat([e, difference], dim=-1)
+        everywhere = self.everywhere_in(both)[:, None] if config.vector_everywhere else None
+        lexical = self.lexical_in(both)[:, None] if config.lexical_head else None
+        return prefix, Condition(everywhere, lexical)
+
+    def text_input(self, ids: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
+        x = self.embed(ids).to(dtype)  # B T D
+        return x if condition.everywhere is None else x + condition.everywhere
+
+    def logits(self, x: Tensor, condition: Condition) -> Tensor:
+        """x [B, T, D] → capped logits [B, T, V] in float32."""
+        x = norm(x)
+        logits = self.head(x)
+        if condition.lexical is not None:
+            logits = logits + (1 + self.lexical_gate(x)) * condition.lexical
+        cap = self.config.softcap
+        return cap * torch.tanh(logits.float() / cap)
+
+    def run(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
+        x = x0 = norm(x)
+        rope = self.rope(positions, x.dtype)
+        for block in self.blocks:
+            x = block(x, x0, rope, mask, cache)
+        if cache is not None:
+            cache.length += x.size(1)
+        return x
+
+    def forward(
+        self,
+        targets: Tensor,
+        text_ids: Tensor,
+        hypothesis_ids: Tensor | None = None,
+        hypothesis_vectors: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Logits [B, T, V] of the token after each of text_ids [B, T] (which begins with BOS), all positions at once."""
+        prefix, condition = self.condition(targets, hypothesis_ids, hypothesis_vectors, dtype)
+        P, T = prefix.x.size(1), text_ids.size(1)
+        x = torch.cat([prefix.x, self.text_input(text_ids, condition, dtype)], dim=1)  # B P+T D
+        text_positions = self.config.prefix_slots + torch.arange(T, device=x.device)
+        mask = prefix_mask(P, T, x.device)
+        if prefix.keys is not None:
+            keys = F.pad(prefix.keys, (0, T), value=True)  # B P+T
+            mask = mask & keys[:, None, None, :]
+        x = self.run(x, torch.cat([prefix.positions, text_positions]), mask)
+        return self.logits(x[:, P:], condition)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over labels [B, T] that are not IGNORED."""
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+
+
+def prefix_mask(prefix: int, text: int, device: torch.device) -> Tensor:
+    """Who sees whom, [1, 1, S, S]: the prefix sees the prefix, the text sees the prefix and its own past."""
+    mask = torch.ones(prefix + text, prefix + text, dtype=torch.bool, device=device).tril()
+    mask[:prefix, :prefix] = True
+    return mask[None, None]
+
+
+def pad_rows(rows: list[list[int]], value: int = PAD_ID, length: int | None = None) -> Tensor:
+    """Rows of ids → [B, T], right-padded with `value` to `length` or to the longest row."""
+    width = length or max(1, max(map(len, rows), default=1))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows], dtype=torch.long)
+
+
+def text_and_labels(rows: list[list[int]], length: int | None = None) -> tuple[Tensor, Tensor]:
+    """Token rows → (BOS + tokens, tokens + EOS), each [B, T]; labels of the padding are IGNORED."""
+    width = None if length is None else length + 1
+    text = pad_rows([[BOS_ID, *row] for row in rows], PAD_ID, width)
+    labels = pad_rows([[*row, EOS_ID] for row in rows], IGNORED, width)
+    return text, labels
+
+
+class NativeModel(InversionModel):
+    """A native network with its tokenizer and the spec of the embedder it inverts."""
+
+    family = "native"
+
+    def __init__(self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256) -> None:
+        self.net, self.tokenizer, self.spec = net, tokenizer, spec
+        self.max_tokens = net.config.max_tokens
+        self.batch_size = batch_size
+        """Texts written at a time: memory grows with it, results do not depend on it when decoding greedily."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.embed.weight.dtype
+
+    def tensor(self, vectors: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.asarray(vectors, dtype=np.float32), device=self.net.device)
+
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        return pad_rows([row[: self.max_tokens] for row in self.tokenizer.encode(texts)]).to(self.net.device)
+
+    def write(
+        self,
+        targets: np.ndarray,
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        hypotheses: Sequence[str] | None = None,
+        hypothesis_vectors: np.ndarray | None = None,
+        starts: Sequence[str] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """All three ways of writing, in batches of about `batch_size` texts."""
+        from unembed.models.generation import generate  # generation imports this module
+
+        out: list[list[Hypothesis]] = []
+        generator = torch.Generator(device=self.net.device).manual_seed(seed)
+        rows = max(1, self.batch_size // max(n, sampling.beams))
+        for i in range(0, len(targets), rows):
+            part = slice(i, i + rows)
+            written = generate(
+                self.net,
+                self.tensor(targets[part]),
+                None if hypotheses is None else self.ids(hypotheses[part]),
+                None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
+                n=n,
+                sampling=sampling,
+                max_tokens=self.max_tokens,
+                generator=generator,
+                starts=None if starts is None else self.tokenizer.encode(starts[part]),
+                dtype=self.dtype,
+            )
+            texts = self.tokenizer.decode([text.ids for row in written for text in row])
+            flat = iter(texts)
+            out += [[Hypothesis(next(flat), text.logprob) for text in row] for row in written]
+        return out
+
+    def hypothesize(
+        self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed)
+
+    def correct(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        hypothesis_vectors: np.ndarray,
+        n: int = 1,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors)
+
+    def regrow(
+        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed, starts=starts)
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
+        if targets is None:
+            targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
+        out = []
+        for i in range(0, len(texts), self.batch_size):
+            rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts[i : i + self.batch_size])]
+            text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
+            logits = self.net(self.tensor(targets[i : i + self.batch_size]), text, dtype=self.dtype)
+            token_loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # B T
+            out.append(-token_loss.sum(dim=1).cpu().numpy())
+        return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)

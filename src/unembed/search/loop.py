@@ -1,0 +1,211 @@
+"""The inversion loop: hypothesise → re-embed → score → correct, for many targets at once, each with its own budget.
+
+Notable:
+- It takes any model and any embedder through their interfaces and knows none by name.
+- Each distinct text is embedded once for a target; what the embedder cannot distinguish counts as one text.
+- Targets that are verified exact, have spent their budget or have stopped improving leave the batch at once.
+- Where a round brings nothing, candidates are crossed and edited word by word, and regrown from a cut: cheap moves that
+  need no training, judged by the embedder like any other.
+
+Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows with
+the beam and not with its square, and exactness is verified instead of assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unembed.embedders import Embedder
+from unembed.models.base import GREEDY, InversionModel, Sampling
+from unembed.search.edits import pieces, propose
+from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
+
+POOL = 256
+"""Candidates remembered of each target, for crossover and word edits."""
+
+
+@dataclass
+class Proposal:
+    """A text to be embedded, and the move that made it."""
+
+    text: str
+    origin: str
+
+
+@dataclass
+class Target:
+    """The state of one search. Only the beam keeps embeddings, so memory grows with its width."""
+
+    index: int
+    vector: np.ndarray
+    seen: set[str] = field(default_factory=set)
+    pool: list[Candidate] = field(default_factory=list)
+    beam: list[Candidate] = field(default_factory=list)
+    beam_vectors: list[np.ndarray] = field(default_factory=list)
+    queries: int = 0
+    step: int = 0
+    since_better: int = 0
+    stopped: str = ""
+    trace: list[TracePoint] = field(default_factory=list)
+
+
+class Search:
+    """One model, one embedder, one config; `run` inverts any number of targets."""
+
+    def __init__(self, model: InversionModel, embedder: Embedder, config: SearchConfig, tolerance: float) -> None:
+        self.model, self.embedder, self.config, self.tolerance = model, embedder, config, tolerance
+        self.sampling = Sampling(temperature=config.temperature, top_p=config.top_p)
+
+    def run(self, targets: np.ndarray, first: int = 0) -> Iterator[Inversion]:
+        """Yield an Inversion for each row of targets float32 [n, d], in order. `first` numbers the rows for seeding."""
+        for start in range(0, len(targets), self.config.targets_at_once):
+            rows = targets[start : start + self.config.targets_at_once]
+            states = [Target(first + start + i, row) for i, row in enumerate(rows)]
+            self._search(states)
+            yield from (self._result(state) for state in states)
+
+    def _search(self, states: list[Target]) -> None:
+        self._judge(states, self._hypothesise(states))
+        while active := [state for state in states if not state.stopped]:
+            for state in active:
+                state.step += 1
+            self._judge(active, self._improve(active))
+
+    # Proposing
+
+    def _hypothesise(self, states: list[Target]) -> list[list[Proposal]]:
+        """The greedy hypothesis of each target and, where there will be something to choose from, samples."""
+        config = self.config
+        targets = np.stack([state.vector for state in states])
+        more = config.hypotheses if config.steps else config.sequence_beam_width - 1
+        more = min(more, (config.budget or more + 1) - 1)
+        rows = self.model.hypothesize(targets, 1, GREEDY)
+        if more:
+            sampled = self.model.hypothesize(targets, more, self.sampling, self._seed(states, 0))
+            rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
+        return [[Proposal(hypothesis.text, "hypothesis") for hypothesis in row] for row in rows]
+
+    def _improve(self, states: list[Target]) -> list[list[Proposal]]:
+        """Proposals of one round: corrections of every beam member; edits; after a round without progress, regrowth."""
+        config, step = self.config, states[0].step
+        seed = self._seed(states, step)
+        out: list[list[Proposal]] = [[] for _ in states]
+        members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
+        if config.corrections and members:
+            corrected = self.model.correct(
+                np.stack([states[i].vector for i, _ in members]),
+                [states[i].beam[member].text for i, member in members],
+                np.stack([states[i].beam_vectors[member] for i, member in members]),
+                config.corrections,
+                self.sampling,
+                seed,
+            )
+            for (i, _), row in zip(members, corrected, strict=True):
+                out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
+        stalled = [(i, member) for i, member in members if states[i].since_better]
+        if config.regrown and stalled:
+            starts = []
+            for i, member in stalled:
+                parts = pieces(states[i].beam[member].text)
+                rng = np.random.default_rng([config.seed, states[i].index, step, member])
+                starts.append("".join(parts[: int(rng.integers(len(parts) + 1))]))
+            vectors = np.stack([states[i].vector for i, _ in stalled])
+            regrown = self.model.regrow(vectors, starts, config.regrown, self.sampling, seed + 1)
+            for (i, _), row in zip(stalled, regrown, strict=True):
+                out[i] += [Proposal(hypothesis.text, "regrowth") for hypothesis in row]
+        if config.edits:
+            for i, state in enumerate(states):
+                rng = np.random.default_rng([config.seed, state.index, step])
+                edited = propose(state.beam, state.pool, config.edits, rng) if state.beam else []
+                out[i] += [Proposal(text, move) for text, move in edited]
+        return out
+
+    def _seed(self, states: Sequence[Target], step: int) -> int:
+        return int(np.random.SeedSequence([self.config.seed, states[0].index, step]).generate_state(1)[0])
+
+    # Judging
+
+    def _judge(self, states: list[Target], proposals: list[list[Proposal]]) -> None:
+        """Embed what is new, each text once, and update every target: candidates, beam, trace, and whether to go on."""
+        fresh = [self._fresh(state, row) for state, row in zip(states, proposals, strict=True)]
+        texts = list(dict.fromkeys(proposal.text for row in fresh for proposal in row))
+        vectors = dict(zip(texts, self.embedder.encode(texts), strict=True))
+        prior: dict[str, float] = {}
+        if self.config.prior_weight:
+            prior = dict(zip(texts, self.model.score(texts).tolist(), strict=True))
+        for state, row in zip(states, fresh, strict=True):
+            before = state.beam[0].score if state.beam else -np.inf
+            found = [self._candidate(state, proposal, vectors[proposal.text], prior) for proposal in row]
+            self._keep(state, found, [vectors[proposal.text] for proposal in row])
+            state.queries += len(row)
+            if state.beam:
+                best = state.beam[0]
+                state.since_better = 0 if best.score > before else state.since_better + 1
+                state.trace.append(TracePoint(state.step, state.queries, best.cosine, best.score, best.text, best.origin))
+            else:
+                state.since_better += 1
+            state.stopped = self._why_stop(state)
+
+    def _fresh(self, state: Target, row: list[Proposal]) -> list[Proposal]:
+        """Proposals not seen before for this target, within its budget, and marked as seen."""
+        room = len(row) if self.config.budget is None else self.config.budget - state.queries
+        out: list[Proposal] = []
+        for proposal in row:
+            key = self.embedder.key(proposal.text)
+            if len(out) < room and key and key not in state.seen:
+                state.seen.add(key)
+                out.append(proposal)
+        return out
+
+    def _candidate(self, state: Target, proposal: Proposal, vector: np.ndarray, prior: dict[str, float]) -> Candidate:
+        a, b = state.vector.astype(np.float64), vector.astype(np.float64)
+        cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+        score = cosine + self.config.prior_weight * prior.get(proposal.text, 0.0)
+        exact = bool(np.linalg.norm(a - b) <= self.tolerance)
+        return Candidate(proposal.text, cosine, score, exact, proposal.origin, state.step)
+
+    def _keep(self, state: Target, found: list[Candidate], vectors: list[np.ndarray]) -> None:
+        """The best `sequence_beam_width` of the beam and what was found; an exact candidate goes before all others."""
+        both = list(zip([*state.beam, *found], [*state.beam_vectors, *vectors], strict=True))
+        both.sort(key=lambda pair: (pair[0].exact, pair[0].score), reverse=True)
+        del both[self.config.sequence_beam_width :]
+        state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
+        state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.score, reverse=True)[:POOL]
+
+    def _why_stop(self, state: Target) -> str:
+        config = self.config
+        if state.beam and state.beam[0].exact:
+            return "exact"
+        if config.budget is not None and state.queries >= config.budget:
+            return "budget"
+        if state.step >= config.steps:
+            return "steps"
+        return "stalled" if state.since_better >= config.patience else ""
+
+    def _result(self, state: Target) -> Inversion:
+        if not state.beam:  # the model wrote nothing but empty texts
+            return Inversion("", 0.0, False, state.step, state.queries, state.stopped)
+        best = state.beam[0]
+        return Inversion(
+            best.text, best.cosine, best.exact, state.step, state.queries, state.stopped, state.beam, state.trace
+        )
+
+
+def search(
+    model: InversionModel,
+    embedder: Embedder,
+    targets: np.ndarray,
+    config: SearchConfig,
+    tolerance: float,
+    progress: Callable[[Inversion], None] | None = None,
+) -> list[Inversion]:
+    """Invert targets float32 [n, d]; `progress` is called with each result as it is there."""
+    out = []
+    for inversion in Search(model, embedder, config, tolerance).run(targets):
+        out.append(inversion)
+        if progress:
+            progress(inversion)
+    return out

@@ -1,0 +1,97 @@
+"""What a search takes and gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from unembed.errors import InputError
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How hard to look. The defaults are what `unembed invert` does."""
+
+    steps: int = 20
+    """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
+    sequence_beam_width: int = 4
+    """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
+    budget: int | None = None
+    """Embedder queries (distinct texts embedded) allowed for each target; None leaves it to `steps`."""
+    hypotheses: int = 16
+    """Texts the hypothesizer samples for each target before the first round, when there are rounds."""
+    corrections: int = 2
+    """Corrections written of each kept hypothesis in a round."""
+    edits: int = 24
+    """Crossovers and word edits tried in a round, made without the network."""
+    regrown: int = 1
+    """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
+    temperature: float = 0.8
+    top_p: float = 0.95
+    prior_weight: float = 0.0
+    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats."""
+    patience: int = 5
+    """Rounds without a better score after which a target is given up."""
+    seed: int = 0
+    targets_at_once: int = 32
+    """Targets searched together; more is faster and takes more memory, and the texts found do not mix."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("sequence_beam_width", 1), ("hypotheses", 1), ("corrections", 0), ("edits", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        if self.budget is not None and self.budget < 1:
+            raise InputError(f"budget is {self.budget}: at least 1 embedder query a target is needed to know the cosine")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise InputError("temperature must be above 0 and top_p above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text that was proposed and re-embedded."""
+
+    text: str
+    cosine: float
+    """Of its embedding to the target."""
+    score: float
+    """cosine + λ · log p."""
+    exact: bool
+    """Its embedding is the target within the embedder's own numerical noise."""
+    origin: str
+    """Which move made it: hypothesis, correction, regrowth, crossover, substitution, insertion, deletion, move."""
+    step: int
+    """Round in which it was found; 0 is the hypothesizer."""
+
+
+@dataclass(frozen=True)
+class TracePoint:
+    """Where a search stood after a round."""
+
+    step: int
+    queries: int
+    cosine: float
+    score: float
+    text: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """What was found for one target."""
+
+    text: str
+    cosine: float
+    exact: bool
+    """Verified: re-embedding `text` reproduces the target within the embedder's measured noise."""
+    steps: int
+    """Rounds used."""
+    queries: int
+    """Distinct texts embedded for this target."""
+    stopped: str
+    """Why the search ended: exact, steps, budget or stalled."""
+    candidates: list[Candidate] = field(default_factory=list)
+    """The best distinct candidates, best first; the first is the result."""
+    trace: list[TracePoint] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""Training an inverter for an embedder: `unembed.training.train(TrainConfig(...))`."""

@@ -1,0 +1,112 @@
+"""From texts to training batches: chunks of spans are cut, embedded on the fly, and padded to a few fixed lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from unembed.embedders import Embedder
+from unembed.models.tokenizer import TextTokenizer
+from unembed.training.config import ObjectiveConfig, TrainConfig
+from unembed.training.corpora import Corpus
+from unembed.training.vectors import VectorFolder
+
+
+@dataclass
+class Batch:
+    """Rows of about one length: token ids, their texts' vectors [B, d], and whether they get a hypothesis."""
+
+    ids: list[list[int]]
+    targets: np.ndarray
+    width: int
+    with_hypothesis: bool
+
+
+class ChunkSource(Protocol):
+    """Gives chunk number i of the training data; the same for the same i whatever was asked before."""
+
+    def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
+        """n texts and their vectors, float32 [n, d]."""
+
+
+class SpanSource:
+    """Fresh spans of a corpus, embedded now. Every process draws its own."""
+
+    def __init__(self, corpus: Corpus, embedder: Embedder, size: int, seed: int, rank: int) -> None:
+        self.corpus, self.embedder, self.size, self.seed, self.rank = corpus, embedder, size, seed, rank
+
+    def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
+        texts = self.corpus.sample(self.size, np.random.default_rng([self.seed, self.rank, number]))
+        return texts, self.embedder.encode(texts)
+
+
+class StoredSource:
+    """Texts with precomputed vectors: each pass over the folder in a new order, its chunks dealt to the processes."""
+
+    def __init__(self, folder: VectorFolder, size: int, seed: int, rank: int, processes: int) -> None:
+        self.folder, self.size, self.seed, self.rank, self.processes = folder, size, seed, rank, processes
+
+    def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
+        size = min(self.size, len(self.folder))
+        epoch, part = divmod(number * self.processes + self.rank, max(1, len(self.folder) // size))
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.folder))
+        rows = np.sort(order[part * size : (part + 1) * size])
+        return [self.folder.texts[i] for i in rows.tolist()], np.asarray(self.folder.vectors[rows], dtype=np.float32)
+
+
+def batches_of_chunk(
+    source: ChunkSource, number: int, tokenizer: TextTokenizer, config: TrainConfig, rank: int
+) -> Iterator[Batch]:
+    """The batches of one chunk in a fixed random order. What does not fill a batch of its length moves up to the next
+    length; the few rows left at the end are dropped (a chunk is drawn at random anyway)."""
+    texts, vectors = source.chunk(number)
+    ids = tokenizer.encode(texts)
+    order = np.argsort([len(row) for row in ids], kind="stable").tolist()
+    batches: list[tuple[list[int], int]] = []
+    waiting: list[int] = []
+    widths = iter(sorted(config.spans.lengths))
+    width = next(widths)
+    for i in order:
+        while len(ids[i]) > width:
+            batches, waiting = _fill(batches, waiting, width, config.batch_tokens)
+            width = next(widths, 0)
+            if not width:
+                break
+        if not width:
+            break
+        if ids[i]:
+            waiting.append(i)
+    batches, waiting = _fill(batches, waiting, width or max(config.spans.lengths), config.batch_tokens)
+    if not batches and waiting:  # a chunk smaller than one batch: better a small batch than none
+        batches = [(waiting, max(config.spans.lengths))]
+    rng = np.random.default_rng([config.seed, rank, number, 1])
+    for at in rng.permutation(len(batches)).tolist():
+        rows, batch_width = batches[at]
+        hypothesis = bool(rng.random() < config.objective.hypothesis_share)
+        yield Batch([ids[i] for i in rows], vectors[rows], batch_width, hypothesis)
+
+
+def _fill(
+    batches: list[tuple[list[int], int]], waiting: list[int], width: int, batch_tokens: int
+) -> tuple[list[tuple[list[int], int]], list[int]]:
+    rows = max(1, batch_tokens // width)
+    whole = len(waiting) // rows * rows
+    batches += [(waiting[i : i + rows], width) for i in range(0, whole, rows)]
+    return batches, waiting[whole:]
+
+
+def disturb(targets: np.ndarray, config: ObjectiveConfig, rng: np.random.Generator) -> np.ndarray:
+    """Targets [B, d] with noise on some rows; renormalised to the length they had."""
+    n, d = targets.shape
+    lengths = np.linalg.norm(targets, axis=1, keepdims=True)
+    scale = rng.uniform(0, config.noise_scale, size=(n, 1)) * (rng.random((n, 1)) < config.noise_share)
+    noisy = targets + lengths * scale * rng.standard_normal((n, d)) / np.sqrt(d)
+    return (noisy * lengths / np.maximum(np.linalg.norm(noisy, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def drop_condition(n: int, config: ObjectiveConfig, rng: np.random.Generator) -> np.ndarray:
+    """Which rows [n] train the prior: their condition is the zero vector."""
+    return rng.random(n) < config.prior_share

@@ -1,0 +1,155 @@
+"""What a training run is, as data: every field is a key of the YAML recipe and a flag of `unembed train`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from unembed.errors import InputError
+
+
+@dataclass
+class SourceConfig:
+    """One corpus."""
+
+    path: str
+    """A .txt, .jsonl or .parquet file (also .gz or .xz), a folder of them, or hf:NAME[:CONFIG][#SPLIT] to stream a
+    Hugging Face dataset."""
+    weight: float = 1.0
+    """Share of the training spans, relative to the other sources."""
+    field: str = "text"
+    """The column that holds the text, in jsonl, parquet and Hugging Face data."""
+    limit: int | None = None
+    """Read at most this many texts."""
+    whole: bool = False
+    """Take texts whole (cut only at the model's limit) instead of random spans of them."""
+
+
+@dataclass
+class ModelConfig:
+    """The network; see NativeConfig."""
+
+    d_model: int = 256
+    n_layers: int = 6
+    n_heads: int = 4
+    target_tokens: int = 8
+    feedback_tokens: int = 4
+    max_tokens: int = 128
+    vocab_size: int = 8192
+    lexical_head: bool = True
+    vector_everywhere: bool = True
+
+
+@dataclass
+class SpanConfig:
+    """How texts are cut."""
+
+    min_words: int = 1
+    max_words: int = 56
+    sentence_start: float = 0.6
+    """Share of the spans that begin where a sentence does; the others begin at any word."""
+    lengths: list[int] = field(default_factory=lambda: [12, 24, 48, 96])
+    """Token lengths to which batches are padded: few fixed shapes, so that a compiled step is compiled seldom."""
+
+
+@dataclass
+class OptimiserConfig:
+    """Muon for the hidden matrices, AdamW for the rest."""
+
+    muon_lr: float = 0.02
+    head_lr: float = 0.003
+    embed_lr: float = 0.05
+    vector_lr: float = 0.01
+    weight_decay: float = 0.01
+    warmup: float = 0.01
+    """Share of the steps over which the learning rate rises linearly."""
+    decay: float = 0.5
+    """Share of the steps, at the end, over which it falls linearly to zero."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """What a training example shows to the network besides the target."""
+
+    hypothesis_share: float = 0.3
+    """Share of the batches with an on-policy hypothesis, sampled from the network as it is now and re-embedded."""
+    hypothesis_from: float = 0.3
+    """Hypotheses begin after this share of the steps: before, the network has nothing worth correcting."""
+    hypothesis_temperature: float = 0.7
+    noise_share: float = 0.1
+    """Share of the targets to which Gaussian noise is added (then renormalised)."""
+    noise_scale: float = 0.03
+    """Largest noise norm relative to the vector's; each noisy target draws its own between 0 and this."""
+    prior_share: float = 0.05
+    """Share of the examples without any condition: they teach the prior log p(x)."""
+
+
+@dataclass
+class TrainConfig:
+    """One run of `unembed train`. The folder `output` holds its state: the same command continues it."""
+
+    output: str
+    corpora: list[SourceConfig] = field(default_factory=list)
+    embedder: str = "all-MiniLM-L6-v2"
+    embedder_dtype: str = "float32"
+    vectors: str | None = None
+    """A folder written by `unembed embed`: train on its texts and precomputed vectors instead of `corpora`."""
+    tokenizer: str | None = None
+    """A tokenizer.json to use; without it one is trained on the corpora."""
+    init_from: str | None = None
+    """A model folder whose weights the run starts from (fine-tuning)."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    spans: SpanConfig = field(default_factory=SpanConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    max_steps: int = 1000
+    batch_tokens: int = 4096
+    """Text tokens of a batch, padding included, on each process."""
+    chunk: int = 4096
+    """Spans that are cut and embedded at a time."""
+    dtype: str = "bfloat16"
+    compile: bool = False
+    """torch.compile the training step: worth its minutes of start-up from about half an hour of training on."""
+    threads: int | None = None
+    device: str | None = None
+    seed: int = 0
+    save_minutes: float = 10.0
+    keep: int = 2
+    """Checkpoints to keep."""
+    log_every: int = 20
+    evaluate_every: int = 500
+    heldout: list[str] = field(default_factory=list)
+    """Text files that are never trained on; without any, the last 64 texts of the corpora are held out."""
+    heldout_samples: int = 64
+    tracker: str = "tensorboard"
+    """tensorboard, wandb or none."""
+
+    def __post_init__(self) -> None:
+        if bool(self.corpora) == bool(self.vectors):
+            raise InputError("give either corpora (texts to cut and embed on the fly) or vectors (a folder made by embed)")
+        if self.tracker not in ("tensorboard", "wandb", "none"):
+            raise InputError(f"tracker '{self.tracker}' is unknown: choose tensorboard, wandb or none")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"dtype '{self.dtype}' is unknown: choose float32 or bfloat16")
+        if max(self.spans.lengths) > self.model.max_tokens:
+            raise InputError(
+                f"spans.lengths goes to {max(self.spans.lengths)} but model.max_tokens is {self.model.max_tokens}: "
+                "raise max_tokens or lower the lengths"
+            )
+        if self.max_steps < 1 or self.batch_tokens < max(self.spans.lengths):
+            raise InputError("max_steps must be at least 1 and batch_tokens at least the longest of spans.lengths")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides which curve this run follows. How often it logs or saves does not; nor does max_steps,
+        so that a run can be cut short or lengthened: the schedule then follows the new end."""
+        data = self.to_dict()
+        for key in ("output", "max_steps", "save_minutes", "keep", "log_every", "evaluate_every", "tracker", "device", "threads"):
+            data.pop(key)
+        data["heldout"] = [Path(path).name for path in self.heldout]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

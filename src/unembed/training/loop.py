@@ -1,0 +1,269 @@
+"""The one training loop, on `accelerate`: one CPU, one GPU, or many through `accelerate launch` / `torchrun`.
+
+A run is a function of its config: batch s depends on (seed, s) and the weights alone, so a killed run that continues
+from its last checkpoint draws the same curve.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from unembed.checkpoints import native
+from unembed.embedders import Embedder, EmbedderSpec, embedder
+from unembed.errors import InputError, StorageError
+from unembed.metrics import token_f1
+from unembed.models.base import GREEDY, Sampling
+from unembed.models.generation import generate
+from unembed.models.native import IGNORED, NativeConfig, NativeModel, NativeNetwork, pad_rows, text_and_labels
+from unembed.models.tokenizer import TextTokenizer
+from unembed.training import state
+from unembed.training.batches import Batch, ChunkSource, SpanSource, StoredSource, batches_of_chunk, disturb, drop_condition
+from unembed.training.config import SourceConfig, TrainConfig
+from unembed.training.corpora import Corpus, read_texts
+from unembed.training.optim import build_optimisers, schedule, set_learning_rate
+from unembed.training.vectors import VectorFolder
+
+log = logging.getLogger("unembed.train")
+
+
+class Objective(nn.Module):
+    """Network and loss as one module, so that it is compiled and distributed as one."""
+
+    def __init__(self, net: NativeNetwork, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.net, self.dtype = net, dtype
+
+    def forward(
+        self, targets: Tensor, text: Tensor, labels: Tensor, hypothesis: Tensor | None, hypothesis_vectors: Tensor | None
+    ) -> Tensor:
+        return self.net.loss(self.net(targets, text, hypothesis, hypothesis_vectors, self.dtype), labels)
+
+
+class Trainer:
+    """Everything a run holds. `train(config)` is the way in."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.output = config, Path(config.output)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.accelerator = Accelerator(
+            cpu=config.device == "cpu", log_with=None if config.tracker == "none" else config.tracker, project_dir=config.output
+        )
+        self.rank, self.device = self.accelerator.process_index, self.accelerator.device
+        self.dtype = getattr(torch, config.dtype)
+        torch.manual_seed(config.seed)
+        self._open_output()
+        self.source, self.heldout = self._open_data()
+        self.tokenizer = self._open_tokenizer()
+        m = config.model
+        network = NativeConfig(
+            self.spec.dim, self.tokenizer.vocab_size, m.d_model, m.n_layers, m.n_heads, m.target_tokens, m.feedback_tokens,
+            m.max_tokens, lexical_head=m.lexical_head, vector_everywhere=m.vector_everywhere,
+        )  # fmt: skip
+        self.net = NativeNetwork(network).to(self.device)
+        if config.init_from:
+            start = native.load(config.init_from, self.device, torch.float32)
+            if start.net.config != network:
+                raise InputError(f"{config.init_from} has other sizes than this recipe: copy its network sizes into model")
+            self.net.load_state_dict(start.net.state_dict())
+        self.optimisers = build_optimisers(self.net, config.optimiser)
+        self.position = {"step": 0, "chunk": 0, "batch": 0, "tokens": 0, "seconds": 0.0, "identity": config.identity}
+        self._resume()
+        self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
+        if config.compile:
+            # One graph for each length with and without a hypothesis; the default limit would fall back to eager.
+            torch._dynamo.config.recompile_limit = 4 * len(config.spans.lengths)
+            self.objective = torch.compile(self.objective, dynamic=False)
+
+    # Opening what the run needs
+
+    def _open_output(self) -> None:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            if self.accelerator.is_main_process:
+                text = json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False)
+                (self.output / "train.json").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
+
+    def _open_data(self) -> tuple[ChunkSource, list[str]]:
+        config, processes = self.config, self.accelerator.num_processes
+        self.corpus: Corpus | None = None
+        heldout = [text for path in config.heldout for text in read_texts(SourceConfig(path, limit=config.heldout_samples))]
+        self.embedder: Embedder = embedder(config.embedder, dtype=config.embedder_dtype, device=config.device)
+        if config.vectors:
+            folder = VectorFolder(config.vectors)
+            self.spec: EmbedderSpec = folder.spec
+            self.folder = folder
+            return StoredSource(folder, config.chunk, config.seed, self.rank, processes), heldout
+        self.spec = self.embedder.spec
+        self.corpus = Corpus(config.corpora, config.spans)
+        heldout = heldout or self.corpus.hold_out(config.heldout_samples)
+        return SpanSource(self.corpus, self.embedder, config.chunk, config.seed, self.rank), heldout
+
+    def _open_tokenizer(self) -> TextTokenizer:
+        path = Path(self.config.tokenizer or (self.config.init_from and f"{self.config.init_from}/tokenizer.json") or self.output / "tokenizer.json")
+        if not path.exists() and not self.config.tokenizer and self.accelerator.is_main_process:
+            log.info("training a tokenizer of %d entries", self.config.model.vocab_size)
+            texts = self.corpus.tokenizer_texts() if self.corpus else self.folder.texts
+            TextTokenizer.train(texts, self.config.model.vocab_size).save(path)
+        self.accelerator.wait_for_everyone()
+        return TextTokenizer.load(path)
+
+    def _resume(self) -> None:
+        newest = state.latest_state(self.output / "checkpoints")
+        if newest is None:
+            return
+        position = state.load_state(newest, self.net, self.optimisers)
+        if position["identity"] != self.config.identity:
+            raise InputError(f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}")
+        self.position = position
+        log.info("continuing from step %d", position["step"])
+
+    # The loop
+
+    def run(self) -> NativeModel:
+        """Train to max_steps; returns the model, which is also written to output/model."""
+        config, position = self.config, self.position
+        if config.tracker != "none":
+            self.accelerator.init_trackers("train" if config.tracker == "tensorboard" else "unembed")
+        curve = open(self.output / "curve.jsonl", "a", encoding="utf-8") if self.accelerator.is_main_process else None
+        saved = began = time.monotonic()
+        before, total, count = position["seconds"], 0.0, 0
+        batches = self._batches()
+        while position["step"] < config.max_steps:
+            batch = next(batches)
+            total += self._step(batch)
+            count += 1
+            position["step"] += 1
+            position["tokens"] += self.accelerator.num_processes * sum(len(row) + 1 for row in batch.ids)
+            position["seconds"] = before + time.monotonic() - began
+            step, last = position["step"], position["step"] == config.max_steps
+            if step % config.log_every == 0 or last:
+                self._log(curve, {"loss": total / count}, began)
+                total, count = 0.0, 0
+            if (step % config.evaluate_every == 0 or last) and self.accelerator.is_main_process:
+                self._log(curve, self.evaluate(), began)
+            if self._time_to_save(saved) or last:
+                saved = time.monotonic()
+                if self.accelerator.is_main_process:
+                    state.save_state(self.output / "checkpoints", self.net, self.optimisers, position, config.keep)
+                self.accelerator.wait_for_everyone()
+        if curve:
+            curve.close()
+        model = self.model()
+        if self.accelerator.is_main_process:
+            training = {"steps": position["step"], "tokens": position["tokens"], "seconds": round(position["seconds"])}
+            native.save(model, self.output / "model", training={**training, "config": config.identity})
+        if config.tracker != "none":
+            self.accelerator.end_training()
+        return model
+
+    def model(self) -> NativeModel:
+        """The network as it is now, as a model. It shares the weights."""
+        return NativeModel(self.net, self.tokenizer, self.spec)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from where the run stands; `position` follows."""
+        position, skip = self.position, self.position["batch"]
+        while True:
+            for i, batch in enumerate(batches_of_chunk(self.source, position["chunk"], self.tokenizer, self.config, self.rank)):
+                if i >= skip:
+                    position["batch"] = i + 1
+                    yield batch
+            position["chunk"] += 1
+            position["batch"] = skip = 0
+
+    def _step(self, batch: Batch) -> float:
+        config, step = self.config, self.position["step"]
+        rng = np.random.default_rng([config.seed, self.rank, step, 2])
+        targets = torch.from_numpy(disturb(batch.targets, config.objective, rng)).to(self.device)
+        hypothesis = hypothesis_vectors = None
+        if batch.with_hypothesis and step >= config.objective.hypothesis_from * config.max_steps:
+            hypothesis, hypothesis_vectors = self.hypothesise(targets, batch.width)
+        targets[torch.from_numpy(drop_condition(len(targets), config.objective, rng)).to(self.device)] = 0
+        text, labels = (t.to(self.device) for t in text_and_labels(batch.ids, batch.width))
+        set_learning_rate(self.optimisers, schedule(step, config.max_steps, config.optimiser))
+        loss = self.objective(targets, text, labels, hypothesis, hypothesis_vectors)
+        self.accelerator.backward(loss)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        value = loss.item()
+        if not np.isfinite(value):
+            raise InputError(f"the loss became {value} at step {step}: lower the learning rates and start from a checkpoint")
+        return value
+
+    def hypothesise(self, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """On-policy hypotheses [B, width] (padded) and their embeddings [B, d], by the network as it is now."""
+        generator = torch.Generator(device=self.device).manual_seed(self.config.seed + self.position["step"])
+        sampling = Sampling(temperature=self.config.objective.hypothesis_temperature)
+        written = generate(
+            self.net, targets, sampling=sampling, max_tokens=width, generator=generator, dtype=self.dtype
+        )  # one text a row
+        ids = [row[0].ids for row in written]
+        texts = [text if text.strip() else "." for text in self.tokenizer.decode(ids)]  # an embedder takes no empty text
+        return pad_rows(ids, length=width).to(self.device), torch.from_numpy(self.embedder.encode(texts)).to(self.device)
+
+    def _time_to_save(self, saved: float) -> bool:
+        """The main process decides, so that all save at the same step."""
+        due = torch.tensor(float(time.monotonic() - saved > 60 * self.config.save_minutes), device=self.device)
+        return bool(self.accelerator.reduce(due, reduction="max") > 0) if self.accelerator.num_processes > 1 else bool(due)
+
+    # Looking at it
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, float]:
+        """Held-out loss, and token F1 of greedy inversions without and with one correction; logs four of them."""
+        rng = np.random.default_rng(self.config.seed)
+        words = rng.integers(4, 24, size=len(self.heldout)).tolist()
+        texts = [" ".join(text.split()[:n]) for text, n in zip(self.heldout, words, strict=True)]
+        if not texts:
+            return {}
+        targets = self.embedder.encode(texts)
+        limit = min(64, self.config.model.max_tokens)
+        rows = [row[:limit] for row in self.tokenizer.encode(texts)]
+        text, labels = (t.to(self.device) for t in text_and_labels(rows))
+        e = torch.from_numpy(targets).to(self.device)
+        logits = self.net(e, text, dtype=self.dtype)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED).item()
+        first = generate(self.net, e, sampling=GREEDY, max_tokens=limit, dtype=self.dtype)
+        guesses = [guess if guess.strip() else "." for guess in self.tokenizer.decode([row[0].ids for row in first])]
+        hypotheses = pad_rows([row[:limit] for row in self.tokenizer.encode(guesses)]).to(self.device)
+        vectors = torch.from_numpy(self.embedder.encode(guesses)).to(self.device)
+        again = generate(self.net, e, hypotheses, vectors, sampling=GREEDY, max_tokens=limit, dtype=self.dtype)
+        corrected = self.tokenizer.decode([row[0].ids for row in again])
+        for i in range(min(4, len(texts))):
+            log.info("  text       %s\n  zero-step  %s\n  corrected  %s", texts[i], guesses[i], corrected[i])
+        return {
+            "heldout_loss": loss,
+            "heldout_f1": float(np.mean([token_f1(a, b) for a, b in zip(texts, guesses, strict=True)])),
+            "heldout_f1_corrected": float(np.mean([token_f1(a, b) for a, b in zip(texts, corrected, strict=True)])),
+        }
+
+    def _log(self, curve: object, values: dict[str, float], began: float) -> None:
+        position = self.position
+        elapsed = time.monotonic() - began
+        left = (self.config.max_steps - position["step"]) * position["seconds"] / max(1, position["step"])
+        row = {"step": position["step"], "tokens": position["tokens"], "seconds": round(position["seconds"], 1), **values}
+        if self.config.tracker != "none":
+            self.accelerator.log(values, step=position["step"])
+        if curve is not None:
+            curve.write(json.dumps(row) + "\n")
+            curve.flush()
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            log.info("step %d/%d  %s  %.0f s, %.0f min left", position["step"], self.config.max_steps, shown, elapsed, left / 60)
+
+
+def train(config: TrainConfig) -> NativeModel:
+    """Train a native inverter as `config` says, continuing a run that stopped; see TrainConfig and the guide."""
+    return Trainer(config).run()

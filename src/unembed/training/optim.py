@@ -1,0 +1,41 @@
+"""Muon for the hidden matrices, AdamW for the rest, and the warm-up / constant / linear-decay schedule."""
+
+from __future__ import annotations
+
+import torch
+
+from unembed.models.native import NativeNetwork
+from unembed.training.config import OptimiserConfig
+
+
+def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024; torch.optim.Muon) orthogonalises the momentum of 2-D hidden weights; the token table,
+    the heads and the small vectors, whose rows are used one at a time or alone, take AdamW."""
+    matrices, tables, vectors = net.parameter_groups()
+    embed = net.embed.weight
+    groups = [
+        {"params": [embed], "lr": config.embed_lr},
+        {"params": [p for p in tables if p is not embed], "lr": config.head_lr},
+        {"params": vectors, "lr": config.vector_lr},
+    ]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=config.muon_lr, momentum=0.95, weight_decay=config.weight_decay),
+        torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0),
+    ]
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimisers
+
+
+def schedule(step: int, max_steps: int, config: OptimiserConfig) -> float:
+    """Factor on the peak learning rates at `step` (0-based)."""
+    warmup = max(1, round(config.warmup * max_steps))
+    decay = max(1, round(config.decay * max_steps))
+    return min(1.0, (step + 1) / warmup, max(0, max_steps - step) / decay)
+
+
+def set_learning_rate(optimisers: list[torch.optim.Optimizer], factor: float) -> None:
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor

@@ -1,0 +1,70 @@
+"""Fixtures that the tests share. Nothing heavy is imported here, so that collecting tests stays instant.
+
+The embedder and the inverter are the real ones that ship; what cannot ship is found by two variables:
+UNEMBED_DATA_DIR, a folder of corpora, and UNEMBED_PARITY_DIR, a folder of reference checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from unembed import Inverter
+    from unembed.embedders import Embedder
+
+# Set before anything reads them, and inherited by the programs that tests start: no test needs the hub, and two
+# threads are what a small machine has.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def two_threads() -> None:
+    """Hold torch to two threads, so that timings and the order of sums do not depend on the machine."""
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def minilm(two_threads: None) -> Embedder:
+    """The default embedder, with its real weights."""
+    import unembed
+
+    return unembed.embedder("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def inverter(two_threads: None) -> Inverter:
+    """The inverter that ships, with its embedder."""
+    import unembed
+
+    return unembed.load("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of corpora named by UNEMBED_DATA_DIR."""
+    return _folder("UNEMBED_DATA_DIR", "corpora")
+
+
+@pytest.fixture(scope="session")
+def parity_dir() -> Path:
+    """The folder of reference checkpoints named by UNEMBED_PARITY_DIR."""
+    return _folder("UNEMBED_PARITY_DIR", "reference checkpoints")
+
+
+def _folder(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"needs {what}: set {variable} to their folder")
+    folder = Path(value)
+    if not folder.is_dir():
+        # Set but wrong is a mistake, not a reason to skip.
+        pytest.fail(f"{variable} names no folder: {value}")
+    return folder
