@@ -63,7 +63,9 @@ class Inverter:
         Raises:
             InputError: vectors that are not this embedder's (dimension, NaN, zero, length), in one line.
         """
-        config = self.search_config(steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, **search)
+        config = self.search_config(
+            steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, **search
+        )
         out = []
         for inversion in self.stream(vectors, config, normalize=normalize):
             out.append(inversion)
@@ -108,7 +110,9 @@ class Inverter:
         """
         if n < 2:
             raise InputError(f"n is {n}: an interpolation has at least its 2 ends")
-        ends = validate_vectors(np.stack([np.ravel(a), np.ravel(b)]), self.embedder.spec, normalize=invert.get("normalize", False))
+        ends = validate_vectors(
+            np.stack([np.ravel(a), np.ravel(b)]), self.embedder.spec, normalize=invert.get("normalize", False)
+        )
         return self.invert(path_between(ends[0], ends[1], n, spherical=self.embedder.spec.normalized), **invert)
 
 
@@ -121,7 +125,9 @@ def path_between(a: np.ndarray, b: np.ndarray, n: int, *, spherical: bool) -> np
         points = (1 - t) * a + t * b
         return (points / np.linalg.norm(points, axis=1, keepdims=True) if spherical else points).astype(np.float32)
     if np.pi - angle < 1e-6:
-        raise InputError("the two vectors point in opposite directions: no way between them is the shortest; choose others")
+        raise InputError(
+            "the two vectors point in opposite directions: no way between them is the shortest; choose others"
+        )
     return ((np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)).astype(np.float32)
 
 

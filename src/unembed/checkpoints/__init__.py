@@ -34,7 +34,9 @@ def resolve(name: str | Path) -> Path:
         return Path(__file__).parent.parent / "weights" / shipped[key]
     path = Path(text).expanduser()
     if path.is_dir():
-        return path
+        # The folder of a training run stands for the model in it.
+        inner = path / "model"
+        return inner if not (path / "config.json").exists() and inner.is_dir() else path
     if path.exists():
         raise InputError(f"{text} is a file: give the folder that holds config.json and model.safetensors")
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
@@ -52,7 +54,9 @@ def load_model(name: str | Path, device: torch.device, dtype: torch.dtype | None
         if module.recognise(folder):
             return module.load(folder, device, dtype)
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} holds no model (config.json is missing): give a folder that unembed train wrote")
+        raise CheckpointError(
+            f"{folder} holds no model (config.json is missing): give a folder that unembed train wrote"
+        )
     raise CheckpointError(f"{folder}/config.json is damaged or of a format that this version does not know")
 
 

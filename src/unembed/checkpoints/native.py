@@ -1,4 +1,5 @@
-"""The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json, README.md.
+"""The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json,
+controls.jsonl (some training texts, for the control in evaluations), README.md.
 
 config.json holds the network's sizes, the embedder's spec and the SHA-256 of the other files, which loading verifies.
 """
@@ -32,10 +33,15 @@ def recognise(folder: Path) -> bool:
 
 
 def save(
-    model: NativeModel, folder: str | Path, *, card: str = "", training: dict[str, Any] | None = None, int8: bool = False
+    model: NativeModel,
+    folder: str | Path,
+    *,
+    card: str = "",
+    training: dict[str, Any] | None = None,
+    int8: bool = False,
 ) -> None:
-    """Write `model` to `folder`. With `int8`, matrices are stored as int8 with one float16 scale a row: a quarter of the
-    size. Raises StorageError when the disk is full."""
+    """Write `model` to `folder`. With `int8`, matrices are stored as int8 with one float16 scale a row: a quarter of
+    the size. Raises StorageError when the disk is full."""
     folder = Path(folder)
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
     try:
@@ -51,14 +57,19 @@ def save(
             "sha256": {name: sha256(folder / name) for name in ("model.safetensors", "tokenizer.json")},
         }
         (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        if model.controls:
+            lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in model.controls)
+            (folder / "controls.jsonl").write_text(lines, encoding="utf-8")
         if card:
             (folder / "README.md").write_text(card, encoding="utf-8")
     except (OSError, RuntimeError) as error:
-        raise StorageError(f"cannot write the model to {folder} ({error}): free space or choose another folder") from error
+        raise StorageError(
+            f"cannot write the model to {folder} ({error}): free space or choose another folder"
+        ) from error
 
 
 def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> NativeModel:
-    """Read a model folder for inference on `device`. Raises CheckpointError when a file is missing or not what it was."""
+    """Read a model folder for inference on `device`. Raises CheckpointError when a file is missing or was changed."""
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -78,9 +89,15 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
         net.load_state_dict(dequantise(load_file(folder / "model.safetensors")))
     except Exception as error:  # safetensors and torch raise several kinds; the file is unusable all the same
         first = str(error).splitlines()[0]
-        raise CheckpointError(f"{folder}/model.safetensors does not fit its config ({first}): copy the model again") from error
+        raise CheckpointError(
+            f"{folder}/model.safetensors does not fit its config ({first}): copy the model again"
+        ) from error
     net.eval().requires_grad_(False).to(device=device, dtype=dtype or inference_dtype(device))
-    return NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
+    model = NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
+    if (folder / "controls.jsonl").is_file():
+        with open(folder / "controls.jsonl", encoding="utf-8") as file:
+            model.controls = [json.loads(line) for line in file]
+    return model
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:

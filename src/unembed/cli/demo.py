@@ -42,8 +42,8 @@ def demo(
     inverter = load(model)
     vectors = inverter.embedder.encode(sentences)
     out.print(
-        f"{len(sentences)} sentences → {vectors.shape[1]} numbers each ({inverter.embedder.spec.id}); the inverter sees "
-        f"only the numbers. Ready after {time.perf_counter() - began:.1f} s.\n",
+        f"{len(sentences)} sentences → {vectors.shape[1]} numbers each ({inverter.embedder.spec.id}); the inverter "
+        f"sees only the numbers. Ready after {time.perf_counter() - began:.1f} s.\n",
         markup=False,
     )
     columns = [("original", "left"), ("recovered («wrong», ‹…› missing)", "left"), ("F1", "right"), ("exact", "right")]
@@ -56,5 +56,7 @@ def demo(
             "yes" if found.exact else "no", f"{found.cosine:.3f}", found.steps, found.queries,
             f"{time.perf_counter() - began:.1f}",
         ))  # fmt: skip
-    out.print(table([*columns, ("cosine", "right"), ("steps", "right"), ("queries", "right"), ("seconds", "right")], rows))
+    out.print(
+        table([*columns, ("cosine", "right"), ("steps", "right"), ("queries", "right"), ("seconds", "right")], rows)
+    )
     return 0

@@ -81,7 +81,9 @@ def invert(
     }  # fmt: skip
     parts = {"candidates": candidates, "trace": trace}
     if output is None:
-        rows = list(_rows(inverter, config, texts, vectors, normalize, limit, ids_field, vector_field, set(), parts, quiet))
+        rows = list(
+            _rows(inverter, config, texts, vectors, normalize, limit, ids_field, vector_field, set(), parts, quiet)
+        )
         console().print(_table([row for chunk in rows for row in chunk]))
         return 0
     from unembed.results import ResultFile
@@ -107,8 +109,8 @@ def _rows(
     parts: dict[str, bool],
     quiet: bool,
 ) -> Any:  # noqa: ANN401
-    """Yield result rows in chunks of `targets_at_once`. Chunks are cut by position and searched whole, so that a run that
-    was stopped finds the same texts as one that was not."""
+    """Yield result rows in chunks of `targets_at_once`. Chunks are cut by position and searched whole, so that a run
+    that was stopped finds the same texts as one that was not."""
     from unembed.cli.console import progress
 
     size, at = config.targets_at_once, 0
@@ -144,7 +146,7 @@ def _chunks(
         return
     from unembed.stores import open_vectors
 
-    with open_vectors(vectors, ids_field=ids_field, vector_field=vector_field) as source:
+    with open_vectors(str(vectors), ids_field=ids_field, vector_field=vector_field) as source:
         for batch in source.batches(size):
             yield batch.ids, batch.vectors, source.count
 
@@ -161,14 +163,14 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
     from unembed.cli.console import table
 
     columns = [("id", "left"), ("recovered", "left"), ("exact", "right"), ("cosine", "right"), ("steps", "right")]
-    return table(
-        [*columns, ("queries", "right"), ("seconds", "right")],
-        [
-            (row["id"], row["text"], "yes" if row["exact"] else "no", f"{row['cosine']:.4f}", row["steps"], row["queries"],
-             f"{row['seconds']:.2f}")
-            for row in rows
-        ],
-    )  # fmt: skip
+    headings = [*columns, ("queries", "right"), ("seconds", "right")]
+    return table(headings, [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    exact = "yes" if row["exact"] else "no"
+    cosine, seconds = f"{row['cosine']:.4f}", f"{row['seconds']:.2f}"
+    return row["id"], row["text"], exact, cosine, row["steps"], row["queries"], seconds
 
 
 def _plan(texts: list[str] | None, vectors: str | None, limit: int | None, config: Any, model: str) -> str:  # noqa: ANN401

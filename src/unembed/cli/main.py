@@ -59,7 +59,9 @@ def build_parser() -> ArgumentParser:
             command.add_class_arguments(TrainConfig)
         elif name == "models":  # the one command that reads better with words than with flags
             command.add_argument("action", nargs="?", default="list", help="list, info or path")
-            command.add_argument("name", nargs="?", default="all-MiniLM-L6-v2", help="a shipped model, a folder or a hub id")
+            command.add_argument(
+                "name", nargs="?", default="all-MiniLM-L6-v2", help="a shipped model, a folder or a hub id"
+            )
         else:
             command.add_function_arguments(function)
         commands.add_subcommand(name, command, help=summary)

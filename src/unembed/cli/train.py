@@ -18,5 +18,7 @@ def train(config: TrainConfig) -> int:
     from unembed.training.loop import train as run
 
     run(config)
-    console().print(f"the model is in {config.output}/model: unembed invert --model {config.output}/model --text \"…\"", markup=False)
+    console().print(
+        f'the model is in {config.output}/model; try: unembed invert --model {config.output} --text "…"', markup=False
+    )
     return 0

@@ -48,7 +48,7 @@ class SentenceTransformerEmbedder(Embedder):
         path_or_id: a folder, or an id on the hub such as `sentence-transformers/gtr-t5-base`.
         device: see `unembed.devices.resolve_device`; None takes the best there is.
         dtype: precision of the transformer: float32, bfloat16 or float16.
-        batch_size: texts in a forward pass at most; None takes 64 on a CPU and 1024 elsewhere.
+        batch_size: texts in a forward pass at most; None takes 32 on a CPU (its caches) and 1024 elsewhere.
         revision: branch, tag or commit on the hub.
         prefix: text put before every input; None takes the model's default prompt, which most models have not.
         prompt: name of one of the model's own prompts (`query`, `document`, ...) instead of a literal `prefix`.
@@ -253,7 +253,7 @@ class SentenceTransformerEmbedder(Embedder):
         import torch
 
         model = self.model
-        batch_size = self.batch_size or (64 if model.device.type == "cpu" else 1024)
+        batch_size = self.batch_size or (32 if model.device.type == "cpu" else 1024)
         parts: list[np.ndarray] = []
         start = 0
         while start < len(texts):

@@ -56,11 +56,11 @@ def cut_text(tokenizer: Tokenizer, text: str, n: int) -> str | None:
     offsets = _offsets(tokenizer, text, n)
     if len(offsets) < n:
         return None
-    # The n-th token's end is right almost always; the rest is for tokenizers that split a shortened word in another way:
+    # The n-th token's end is right almost always; the rest is for tokenizers that split a shortened word differently:
     # the ends of the neighbouring tokens, then every character between them, longest first.
     first, last = max(n - 4, 0), min(n + 3, len(offsets)) - 1
     ends = [offsets[index][1] for index in (n - 1, *range(last, first - 1, -1))]
-    for end in dict.fromkeys([*ends, *range(offsets[last][1], offsets[first][1], -1)]):
+    for end in dict.fromkeys([*ends, *range(offsets[last][1], max(offsets[first][1], offsets[last][1] - 64), -1)]):
         start = text[:end].rstrip()
         if start and len(tokenizer.encode(start, add_special_tokens=False).ids) == n:
             return start

@@ -85,6 +85,8 @@ class Linear(nn.Linear):
     """Bias-free linear layer that computes in its input's dtype: weights stay float32 for the optimiser and are cast
     where they are used, so the precision of every product is visible in the code instead of hidden in autocast."""
 
+    weight: nn.Parameter
+
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__(n_in, n_out, bias=False)
 
@@ -175,7 +177,7 @@ class NativeNetwork(nn.Module):
         self.config = config
         D, V, E = config.d_model, config.vocab_size, config.embedding_dim
         self.embed = nn.Embedding(V, D)
-        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layers)])
+        self.blocks: Sequence[Block] = nn.ModuleList([Block(config, i) for i in range(config.n_layers)])  # type: ignore[assignment]
         self.head = Linear(D, V)
         self.target_in = Linear(E, config.target_tokens * D)
         self.feedback_in = Linear(2 * E, 2 * config.feedback_tokens * D)
@@ -210,7 +212,7 @@ class NativeNetwork(nn.Module):
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
         """(hidden matrices, for Muon; the token table and heads, for AdamW; small vectors, for AdamW without decay)."""
         matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
-        matrices += [self.target_in.weight, self.feedback_in.weight]
+        matrices.append(self.target_in.weight)
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.parameters() if id(p) not in chosen]
         tables = [p for p in rest if p.ndim == 2 and p.shape[0] > 1 and p is not self.slots]
@@ -293,7 +295,7 @@ class NativeNetwork(nn.Module):
         hypothesis_vectors: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Logits [B, T, V] of the token after each of text_ids [B, T] (which begins with BOS), all positions at once."""
+        """Logits [B, T, V] of the token after each of text_ids [B, T] (beginning with BOS), all positions at once."""
         prefix, condition = self.condition(targets, hypothesis_ids, hypothesis_vectors, dtype)
         P, T = prefix.x.size(1), text_ids.size(1)
         x = torch.cat([prefix.x, self.text_input(text_ids, condition, dtype)], dim=1)  # B P+T D
@@ -336,7 +338,9 @@ class NativeModel(InversionModel):
 
     family = "native"
 
-    def __init__(self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256) -> None:
+    def __init__(
+        self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256
+    ) -> None:
         self.net, self.tokenizer, self.spec = net, tokenizer, spec
         self.max_tokens = net.config.max_tokens
         self.batch_size = batch_size
@@ -347,7 +351,7 @@ class NativeModel(InversionModel):
         return self.net.embed.weight.dtype
 
     def tensor(self, vectors: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(vectors, dtype=np.float32), device=self.net.device)
+        return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
 
     def ids(self, texts: Sequence[str]) -> Tensor:
         return pad_rows([row[: self.max_tokens] for row in self.tokenizer.encode(texts)]).to(self.net.device)

@@ -17,6 +17,7 @@ class TextTokenizer:
     """Text ↔ token ids (lists of int, no special tokens added)."""
 
     def __init__(self, core: Tokenizer) -> None:
+        core.encode_special_tokens = True  # "<eos>" in a text is five characters, not the end of it
         self._core = core
 
     @property

@@ -40,7 +40,9 @@ def vocabulary(candidates: Sequence[Candidate], sharpness: float = 20.0) -> tupl
     return words, weights / weights.sum()
 
 
-def propose(beam: Sequence[Candidate], pool: Sequence[Candidate], n: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+def propose(
+    beam: Sequence[Candidate], pool: Sequence[Candidate], n: int, rng: np.random.Generator
+) -> list[tuple[str, str]]:
     """n edited texts as (text, move): of the beam's candidates, with words and halves of the pool's. May repeat."""
     words, weights = vocabulary(pool)
     out = []

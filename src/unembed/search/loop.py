@@ -7,8 +7,8 @@ Notable:
 - Where a round brings nothing, candidates are crossed and edited word by word, and regrown from a cut: cheap moves that
   need no training, judged by the embedder like any other.
 
-Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows with
-the beam and not with its square, and exactness is verified instead of assumed.
+Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows
+with the beam and not with its square, and exactness is verified instead of assumed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Search:
 
     def __init__(self, model: InversionModel, embedder: Embedder, config: SearchConfig, tolerance: float) -> None:
         self.model, self.embedder, self.config, self.tolerance = model, embedder, config, tolerance
-        self.sampling = Sampling(temperature=config.temperature, top_p=config.top_p)
+        self.sampling = Sampling(config.temperature, config.top_k, config.top_p)
 
     def run(self, targets: np.ndarray, first: int = 0) -> Iterator[Inversion]:
         """Yield an Inversion for each row of targets float32 [n, d], in order. `first` numbers the rows for seeding."""
@@ -144,7 +144,9 @@ class Search:
             if state.beam:
                 best = state.beam[0]
                 state.since_better = 0 if best.score > before else state.since_better + 1
-                state.trace.append(TracePoint(state.step, state.queries, best.cosine, best.score, best.text, best.origin))
+                state.trace.append(
+                    TracePoint(state.step, state.queries, best.cosine, best.score, best.text, best.origin)
+                )
             else:
                 state.since_better += 1
             state.stopped = self._why_stop(state)

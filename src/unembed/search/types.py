@@ -27,6 +27,7 @@ class SearchConfig:
     regrown: int = 1
     """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
     temperature: float = 0.8
+    top_k: int = 64
     top_p: float = 0.95
     prior_weight: float = 0.0
     """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats."""
@@ -37,11 +38,19 @@ class SearchConfig:
     """Targets searched together; more is faster and takes more memory, and the texts found do not mix."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("sequence_beam_width", 1), ("hypotheses", 1), ("corrections", 0), ("edits", 0)):
+        for name, least in (
+            ("steps", 0),
+            ("sequence_beam_width", 1),
+            ("hypotheses", 1),
+            ("corrections", 0),
+            ("edits", 0),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be {least} or more")
         if self.budget is not None and self.budget < 1:
-            raise InputError(f"budget is {self.budget}: at least 1 embedder query a target is needed to know the cosine")
+            raise InputError(
+                f"budget is {self.budget}: at least 1 embedder query a target is needed to know the cosine"
+            )
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise InputError("temperature must be above 0 and top_p above 0 and at most 1")
 

@@ -92,6 +92,8 @@ class TrainConfig:
 
     output: str
     corpora: list[SourceConfig] = field(default_factory=list)
+    data_dir: str = ""
+    """Folder from which the relative paths of corpora and heldout start."""
     embedder: str = "all-MiniLM-L6-v2"
     embedder_dtype: str = "float32"
     vectors: str | None = None
@@ -128,7 +130,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if bool(self.corpora) == bool(self.vectors):
-            raise InputError("give either corpora (texts to cut and embed on the fly) or vectors (a folder made by embed)")
+            raise InputError(
+                "give either corpora (texts to cut and embed on the fly) or vectors (a folder made by embed)"
+            )
         if self.tracker not in ("tensorboard", "wandb", "none"):
             raise InputError(f"tracker '{self.tracker}' is unknown: choose tensorboard, wandb or none")
         if self.dtype not in ("float32", "bfloat16"):
@@ -141,15 +145,30 @@ class TrainConfig:
         if self.max_steps < 1 or self.batch_tokens < max(self.spans.lengths):
             raise InputError("max_steps must be at least 1 and batch_tokens at least the longest of spans.lengths")
 
+    def locate(self, path: str) -> str:
+        """A corpus or held-out path as it is on this machine."""
+        return path if path.startswith("hf:") else str(Path(self.data_dir) / path)
+
     def to_dict(self) -> dict:
         return asdict(self)
 
     @property
     def identity(self) -> str:
-        """Hash of all that decides which curve this run follows. How often it logs or saves does not; nor does max_steps,
-        so that a run can be cut short or lengthened: the schedule then follows the new end."""
+        """Hash of all that decides which curve this run follows. How often it logs or saves does not; nor does
+        max_steps, so that a run can be cut short or lengthened: the schedule then follows the new end."""
         data = self.to_dict()
-        for key in ("output", "max_steps", "save_minutes", "keep", "log_every", "evaluate_every", "tracker", "device", "threads"):
+        for key in (
+            "output",
+            "data_dir",
+            "max_steps",
+            "save_minutes",
+            "keep",
+            "log_every",
+            "evaluate_every",
+            "tracker",
+            "device",
+            "threads",
+        ):
             data.pop(key)
         data["heldout"] = [Path(path).name for path in self.heldout]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -36,7 +36,9 @@ def _read_hub(source: SourceConfig) -> Iterator[str]:
     try:
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
     except Exception as error:  # the library raises many kinds for one cause: it is not there or not reachable
-        raise InputError(f"dataset '{name}' cannot be opened ({str(error).splitlines()[0]}); check name and network") from error
+        raise InputError(
+            f"dataset '{name}' cannot be opened ({str(error).splitlines()[0]}); check name and network"
+        ) from error
     for row in rows:
         yield _pick(row, source.field, source.path)
 
@@ -65,7 +67,7 @@ def _kind(path: Path) -> str:
 
 
 def _read_lines(path: Path, kind: str, field: str) -> Iterator[str]:
-    opener = COMPRESSED.get(path.suffix, open)
+    opener: Any = COMPRESSED.get(path.suffix, open)
     try:
         file: IO[str]
         with opener(path, "rt", encoding="utf-8") as file:
@@ -154,7 +156,7 @@ class Corpus:
         return held[:n]
 
     def sample(self, n: int, rng: np.random.Generator) -> list[str]:
-        """n spans. Lengths are log-uniform in words, so that every scale from a word to a paragraph is seen as often."""
+        """n spans. Lengths are log-uniform in words, so that every scale from word to paragraph is seen as often."""
         picks = rng.choice(len(self.texts), size=n, p=self.weights)
         low, high = np.log(self.spans.min_words), np.log(self.spans.max_words + 1)
         lengths = np.exp(rng.uniform(low, high, size=n)).astype(int)
@@ -163,6 +165,13 @@ class Corpus:
             text = self.texts[pick][int(rng.integers(len(self.texts[pick])))]
             out.append(text if self.sources[pick].whole else cut_span(text, words, self.spans.sentence_start, rng))
         return out
+
+    def examples(self, n: int, words: int = 64, seed: int = 0) -> list[str]:
+        """n training texts, cut to `words` words, in the proportions of training."""
+        rng = np.random.default_rng([seed, 4])
+        picks = rng.choice(len(self.texts), size=n, p=self.weights).tolist()
+        texts = [self.texts[pick][int(rng.integers(len(self.texts[pick])))] for pick in picks]
+        return [" ".join(text.split()[:words]) for text in texts]
 
     def tokenizer_texts(self, n: int = 200_000, seed: int = 0) -> Iterator[str]:
         """Texts for training the tokenizer, in the proportions of training."""

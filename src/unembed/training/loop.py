@@ -10,15 +10,18 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from unembed.checkpoints import native
-from unembed.embedders import Embedder, EmbedderSpec, embedder
+from unembed.embedders import Embedder, EmbedderSpec, check_match, embedder
 from unembed.errors import InputError, StorageError
 from unembed.metrics import token_f1
 from unembed.models.base import GREEDY, Sampling
@@ -26,13 +29,36 @@ from unembed.models.generation import generate
 from unembed.models.native import IGNORED, NativeConfig, NativeModel, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.tokenizer import TextTokenizer
 from unembed.training import state
-from unembed.training.batches import Batch, ChunkSource, SpanSource, StoredSource, batches_of_chunk, disturb, drop_condition
+from unembed.training.batches import (
+    Batch,
+    ChunkSource,
+    SpanSource,
+    StoredSource,
+    batches_of_chunk,
+    disturb,
+    drop_condition,
+)
 from unembed.training.config import SourceConfig, TrainConfig
 from unembed.training.corpora import Corpus, read_texts
 from unembed.training.optim import build_optimisers, schedule, set_learning_rate
 from unembed.training.vectors import VectorFolder
 
 log = logging.getLogger("unembed.train")
+
+
+@dataclass
+class Position:
+    """How far a run is; with weights and optimisers, its whole state."""
+
+    identity: str
+    """Of the config; a checkpoint of another is refused."""
+    step: int = 0
+    chunk: int = 0
+    batch: int = 0
+    """Batches of the chunk that are done."""
+    tokens: int = 0
+    """Text tokens trained on, padding not counted."""
+    seconds: float = 0.0
 
 
 class Objective(nn.Module):
@@ -43,7 +69,12 @@ class Objective(nn.Module):
         self.net, self.dtype = net, dtype
 
     def forward(
-        self, targets: Tensor, text: Tensor, labels: Tensor, hypothesis: Tensor | None, hypothesis_vectors: Tensor | None
+        self,
+        targets: Tensor,
+        text: Tensor,
+        labels: Tensor,
+        hypothesis: Tensor | None,
+        hypothesis_vectors: Tensor | None,
     ) -> Tensor:
         return self.net.loss(self.net(targets, text, hypothesis, hypothesis_vectors, self.dtype), labels)
 
@@ -56,7 +87,11 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.accelerator = Accelerator(
-            cpu=config.device == "cpu", log_with=None if config.tracker == "none" else config.tracker, project_dir=config.output
+            cpu=config.device == "cpu",
+            log_with=None if config.tracker == "none" else config.tracker,
+            project_dir=config.output,
+            # Batches without a hypothesis leave the feedback's weights unused.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         self.rank, self.device = self.accelerator.process_index, self.accelerator.device
         self.dtype = getattr(torch, config.dtype)
@@ -64,19 +99,18 @@ class Trainer:
         self._open_output()
         self.source, self.heldout = self._open_data()
         self.tokenizer = self._open_tokenizer()
-        m = config.model
-        network = NativeConfig(
-            self.spec.dim, self.tokenizer.vocab_size, m.d_model, m.n_layers, m.n_heads, m.target_tokens, m.feedback_tokens,
-            m.max_tokens, lexical_head=m.lexical_head, vector_everywhere=m.vector_everywhere,
-        )  # fmt: skip
+        sizes = {**asdict(config.model), "vocab_size": self.tokenizer.vocab_size}
+        network = NativeConfig(embedding_dim=self.spec.dim, **sizes)
         self.net = NativeNetwork(network).to(self.device)
         if config.init_from:
             start = native.load(config.init_from, self.device, torch.float32)
             if start.net.config != network:
-                raise InputError(f"{config.init_from} has other sizes than this recipe: copy its network sizes into model")
+                raise InputError(
+                    f"{config.init_from} has other sizes than this recipe: copy its network sizes into model"
+                )
             self.net.load_state_dict(start.net.state_dict())
         self.optimisers = build_optimisers(self.net, config.optimiser)
-        self.position = {"step": 0, "chunk": 0, "batch": 0, "tokens": 0, "seconds": 0.0, "identity": config.identity}
+        self.position = Position(identity=config.identity)
         self._resume()
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
@@ -98,20 +132,30 @@ class Trainer:
     def _open_data(self) -> tuple[ChunkSource, list[str]]:
         config, processes = self.config, self.accelerator.num_processes
         self.corpus: Corpus | None = None
-        heldout = [text for path in config.heldout for text in read_texts(SourceConfig(path, limit=config.heldout_samples))]
+        heldout = [
+            text
+            for path in config.heldout
+            for text in read_texts(SourceConfig(config.locate(path), limit=config.heldout_samples))
+        ]
         self.embedder: Embedder = embedder(config.embedder, dtype=config.embedder_dtype, device=config.device)
         if config.vectors:
             folder = VectorFolder(config.vectors)
+            check_match(folder.spec, self.embedder.spec, expected_name="the vectors", actual_name="the embedder")
             self.spec: EmbedderSpec = folder.spec
             self.folder = folder
             return StoredSource(folder, config.chunk, config.seed, self.rank, processes), heldout
         self.spec = self.embedder.spec
-        self.corpus = Corpus(config.corpora, config.spans)
+        sources = [replace(source, path=config.locate(source.path)) for source in config.corpora]
+        self.corpus = Corpus(sources, config.spans)
         heldout = heldout or self.corpus.hold_out(config.heldout_samples)
         return SpanSource(self.corpus, self.embedder, config.chunk, config.seed, self.rank), heldout
 
     def _open_tokenizer(self) -> TextTokenizer:
-        path = Path(self.config.tokenizer or (self.config.init_from and f"{self.config.init_from}/tokenizer.json") or self.output / "tokenizer.json")
+        path = Path(
+            self.config.tokenizer
+            or (self.config.init_from and f"{self.config.init_from}/tokenizer.json")
+            or self.output / "tokenizer.json"
+        )
         if not path.exists() and not self.config.tokenizer and self.accelerator.is_main_process:
             log.info("training a tokenizer of %d entries", self.config.model.vocab_size)
             texts = self.corpus.tokenizer_texts() if self.corpus else self.folder.texts
@@ -123,11 +167,17 @@ class Trainer:
         newest = state.latest_state(self.output / "checkpoints")
         if newest is None:
             return
-        position = state.load_state(newest, self.net, self.optimisers)
-        if position["identity"] != self.config.identity:
-            raise InputError(f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}")
+        position = Position(**state.load_state(newest, self.net, self.optimisers))
+        if position.identity != self.config.identity:
+            raise InputError(
+                f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}"
+            )
         self.position = position
-        log.info("continuing from step %d", position["step"])
+        log.info("continuing from step %d", position.step)
+        if self.accelerator.is_main_process and (curve := self.output / "curve.jsonl").exists():
+            # What was logged after the checkpoint is about to be drawn again.
+            lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+            curve.write_text("".join(line for line in lines if _step_of(line) <= position.step), encoding="utf-8")
 
     # The loop
 
@@ -138,16 +188,16 @@ class Trainer:
             self.accelerator.init_trackers("train" if config.tracker == "tensorboard" else "unembed")
         curve = open(self.output / "curve.jsonl", "a", encoding="utf-8") if self.accelerator.is_main_process else None
         saved = began = time.monotonic()
-        before, total, count = position["seconds"], 0.0, 0
+        before, total, count = position.seconds, 0.0, 0
         batches = self._batches()
-        while position["step"] < config.max_steps:
+        while position.step < config.max_steps:
             batch = next(batches)
             total += self._step(batch)
             count += 1
-            position["step"] += 1
-            position["tokens"] += self.accelerator.num_processes * sum(len(row) + 1 for row in batch.ids)
-            position["seconds"] = before + time.monotonic() - began
-            step, last = position["step"], position["step"] == config.max_steps
+            position.step += 1
+            position.tokens += self.accelerator.num_processes * sum(len(row) + 1 for row in batch.ids)
+            position.seconds = before + time.monotonic() - began
+            step, last = position.step, position.step == config.max_steps
             if step % config.log_every == 0 or last:
                 self._log(curve, {"loss": total / count}, began)
                 total, count = 0.0, 0
@@ -156,13 +206,15 @@ class Trainer:
             if self._time_to_save(saved) or last:
                 saved = time.monotonic()
                 if self.accelerator.is_main_process:
-                    state.save_state(self.output / "checkpoints", self.net, self.optimisers, position, config.keep)
+                    state.save_state(
+                        self.output / "checkpoints", self.net, self.optimisers, asdict(position), config.keep
+                    )
                 self.accelerator.wait_for_everyone()
         if curve:
             curve.close()
         model = self.model()
         if self.accelerator.is_main_process:
-            training = {"steps": position["step"], "tokens": position["tokens"], "seconds": round(position["seconds"])}
+            training = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}
             native.save(model, self.output / "model", training={**training, "config": config.identity})
         if config.tracker != "none":
             self.accelerator.end_training()
@@ -170,21 +222,25 @@ class Trainer:
 
     def model(self) -> NativeModel:
         """The network as it is now, as a model. It shares the weights."""
-        return NativeModel(self.net, self.tokenizer, self.spec)
+        model = NativeModel(self.net, self.tokenizer, self.spec)
+        model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
+        return model
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands; `position` follows."""
-        position, skip = self.position, self.position["batch"]
+        position, skip = self.position, self.position.batch
         while True:
-            for i, batch in enumerate(batches_of_chunk(self.source, position["chunk"], self.tokenizer, self.config, self.rank)):
+            for i, batch in enumerate(
+                batches_of_chunk(self.source, position.chunk, self.tokenizer, self.config, self.rank)
+            ):
                 if i >= skip:
-                    position["batch"] = i + 1
+                    position.batch = i + 1
                     yield batch
-            position["chunk"] += 1
-            position["batch"] = skip = 0
+            position.chunk += 1
+            position.batch = skip = 0
 
     def _step(self, batch: Batch) -> float:
-        config, step = self.config, self.position["step"]
+        config, step = self.config, self.position.step
         rng = np.random.default_rng([config.seed, self.rank, step, 2])
         targets = torch.from_numpy(disturb(batch.targets, config.objective, rng)).to(self.device)
         hypothesis = hypothesis_vectors = None
@@ -200,24 +256,32 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         value = loss.item()
         if not np.isfinite(value):
-            raise InputError(f"the loss became {value} at step {step}: lower the learning rates and start from a checkpoint")
+            raise InputError(
+                f"the loss became {value} at step {step}: lower the learning rates and start from a checkpoint"
+            )
         return value
 
     def hypothesise(self, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """On-policy hypotheses [B, width] (padded) and their embeddings [B, d], by the network as it is now."""
-        generator = torch.Generator(device=self.device).manual_seed(self.config.seed + self.position["step"])
+        generator = torch.Generator(device=self.device).manual_seed(self.config.seed + self.position.step)
         sampling = Sampling(temperature=self.config.objective.hypothesis_temperature)
         written = generate(
             self.net, targets, sampling=sampling, max_tokens=width, generator=generator, dtype=self.dtype
         )  # one text a row
         ids = [row[0].ids for row in written]
-        texts = [text if text.strip() else "." for text in self.tokenizer.decode(ids)]  # an embedder takes no empty text
-        return pad_rows(ids, length=width).to(self.device), torch.from_numpy(self.embedder.encode(texts)).to(self.device)
+        texts = [
+            text if text.strip() else "." for text in self.tokenizer.decode(ids)
+        ]  # an embedder takes no empty text
+        return pad_rows(ids, length=width).to(self.device), torch.from_numpy(self.embedder.encode(texts)).to(
+            self.device
+        )
 
     def _time_to_save(self, saved: float) -> bool:
         """The main process decides, so that all save at the same step."""
         due = torch.tensor(float(time.monotonic() - saved > 60 * self.config.save_minutes), device=self.device)
-        return bool(self.accelerator.reduce(due, reduction="max") > 0) if self.accelerator.num_processes > 1 else bool(due)
+        return (
+            bool(self.accelerator.reduce(due, reduction="max") > 0) if self.accelerator.num_processes > 1 else bool(due)
+        )
 
     # Looking at it
 
@@ -250,18 +314,38 @@ class Trainer:
             "heldout_f1_corrected": float(np.mean([token_f1(a, b) for a, b in zip(texts, corrected, strict=True)])),
         }
 
-    def _log(self, curve: object, values: dict[str, float], began: float) -> None:
+    def _log(self, curve: TextIO | None, values: dict[str, float], began: float) -> None:
         position = self.position
         elapsed = time.monotonic() - began
-        left = (self.config.max_steps - position["step"]) * position["seconds"] / max(1, position["step"])
-        row = {"step": position["step"], "tokens": position["tokens"], "seconds": round(position["seconds"], 1), **values}
+        left = (self.config.max_steps - position.step) * position.seconds / max(1, position.step)
+        row = {
+            "step": position.step,
+            "tokens": position.tokens,
+            "seconds": round(position.seconds, 1),
+            **values,
+        }
         if self.config.tracker != "none":
-            self.accelerator.log(values, step=position["step"])
+            self.accelerator.log(values, step=position.step)
         if curve is not None:
             curve.write(json.dumps(row) + "\n")
             curve.flush()
             shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-            log.info("step %d/%d  %s  %.0f s, %.0f min left", position["step"], self.config.max_steps, shown, elapsed, left / 60)
+            log.info(
+                "step %d/%d  %s  %.0f s, %.0f min left",
+                position.step,
+                self.config.max_steps,
+                shown,
+                elapsed,
+                left / 60,
+            )
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the curve; a line torn by a kill counts as beyond any step."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")
 
 
 def train(config: TrainConfig) -> NativeModel:

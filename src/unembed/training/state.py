@@ -1,4 +1,4 @@
-"""The state of a run on disk: weights, optimisers and position, written whole or not at all, as safetensors and JSON."""
+"""The state of a run on disk: weights, optimisers and position, written whole or not at all (safetensors, JSON)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def save_state(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file({name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}, temporary / "model.safetensors")
+        save_file(
+            {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()},
+            temporary / "model.safetensors",
+        )
         save_file(_flatten(optimisers), temporary / "optimiser.safetensors")
         (temporary / "state.json").write_text(json.dumps(position, indent=1))
         if final.exists():
@@ -31,7 +34,9 @@ def save_state(
         os.replace(temporary, final)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError(f"cannot write a checkpoint to {folder} ({error}): free space, then run the same command") from error
+        raise StorageError(
+            f"cannot write a checkpoint to {folder} ({error}): free space, then run the same command"
+        ) from error
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
     return final
@@ -50,7 +55,9 @@ def load_state(path: Path, net: NativeNetwork, optimisers: list[torch.optim.Opti
         return json.loads((path / "state.json").read_text())
     except Exception as error:  # safetensors raises its own kind; whatever it is, the state is not usable
         first = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {path} is damaged ({first}): delete that folder to go on from the one before") from error
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({first}): delete that folder to go on from the one before"
+        ) from error
 
 
 def _flatten(optimisers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:

@@ -1,8 +1,8 @@
 """A folder of precomputed vectors: what `unembed embed` writes and training can read instead of embedding on the fly.
 
-    vectors.npy   [n, d] float32 or float16, memory-mapped while it is written and while it is read
-    texts.jsonl   one JSON string a line, row for row
-    meta.json     the embedder's spec, n, and how many rows are done: a killed run continues there
+vectors.npy   [n, d] float32 or float16, memory-mapped while it is written and while it is read
+texts.jsonl   one JSON string a line, row for row
+meta.json     the embedder's spec, n, and how many rows are done: a killed run continues there
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,9 @@ class VectorFolder:
         path = Path(path)
         meta = _read_meta(path)
         if meta["done"] != meta["count"]:
-            raise InputError(f"{path} holds {meta['done']} of {meta['count']} vectors: run the same embed command again")
+            raise InputError(
+                f"{path} holds {meta['done']} of {meta['count']} vectors: run the same embed command again"
+            )
         self.spec = EmbedderSpec.from_dict(meta["embedder"])
         try:
             self.vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -50,13 +53,14 @@ def write_vectors(
 ) -> int:
     """Embed `texts` into the folder `path`, continuing where a killed run stopped. Returns the rows embedded now.
 
-    Raises InputError when the folder was begun with other texts or another embedder, StorageError when the disk is full.
+    Raises InputError when the folder was begun with other texts or another embedder, StorageError when the
+    disk is full.
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype '{dtype}' is unknown: store vectors as float32 or float16")
     path = Path(path)
     lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-    meta = {"embedder": embedder.spec.to_dict(), "count": len(texts), "dtype": dtype, "done": 0}
+    meta: dict[str, Any] = {"embedder": embedder.spec.to_dict(), "count": len(texts), "dtype": dtype, "done": 0}
     try:
         path.mkdir(parents=True, exist_ok=True)
         if (path / "meta.json").exists():
@@ -65,7 +69,9 @@ def write_vectors(
                 key: json.loads(json.dumps(meta))[key] for key in ("embedder", "count", "dtype")
             }
             if not same or (path / "texts.jsonl").read_text(encoding="utf-8") != lines:
-                raise InputError(f"{path} was begun with other texts, another embedder or another dtype: choose another folder")
+                raise InputError(
+                    f"{path} was begun with other texts, another embedder or another dtype: choose another folder"
+                )
             meta["done"] = old["done"]
             vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r+")
         else:
@@ -84,13 +90,15 @@ def write_vectors(
             if progress:
                 progress(end, len(texts))
     except OSError as error:
-        raise StorageError(f"cannot write {path} ({error.strerror or error}): free space, then run the same command") from error
+        raise StorageError(
+            f"cannot write {path} ({error.strerror or error}): free space, then run the same command"
+        ) from error
     return len(texts) - begun
 
 
 def _reserve(file: Path, shape: tuple[int, int], dtype: str) -> None:
-    """Write the whole file once, so that a full disk shows now as an error and not later as a killed process (a write to
-    a memory-mapped hole has no other way to fail)."""
+    """Write the whole file once, so that a full disk shows now as an error and not later as a killed process: a write
+    to a memory-mapped hole has no other way to fail."""
     with open(file, "wb") as out:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(out, header)

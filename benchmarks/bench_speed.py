@@ -1,0 +1,220 @@
+"""Speed and memory of everything, in one run on one machine:
+
+    python benchmarks/bench_speed.py [--quick] [--model all-MiniLM-L6-v2]
+
+Prints a table and writes benchmarks/results/speed.json. Rates that depend on the machine are given beside the machine's
+own measured matrix-multiplication rate; comparisons are made in turn in this one run and given as ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import unembed
+from unembed.cli.console import console, table
+from unembed.evaluation import hardware
+from unembed.models.base import Sampling
+from unembed.models.native import NativeConfig, NativeModel, NativeNetwork, text_and_labels
+from unembed.training.config import OptimiserConfig
+from unembed.training.loop import Objective
+from unembed.training.optim import build_optimisers
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+LETTERS = Path(__file__).parent.parent / "examples" / "letters.txt"
+
+
+def median_seconds(function: Callable[[], Any], runs: int, warmup: int = 1) -> float:
+    times = []
+    for i in range(warmup + runs):
+        began = time.perf_counter()
+        function()
+        if i >= warmup:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def matmul_rate(dtype: torch.dtype, runs: int) -> float:
+    """FLOP/s of a 2048 × 512 × 2048 product, about the largest in a training step."""
+    a, b = torch.randn(2048, 512, dtype=dtype), torch.randn(512, 2048, dtype=dtype)
+    return 2 * 2048 * 512 * 2048 / median_seconds(lambda: a @ b, 5 * runs, 5)
+
+
+def training(runs: int, compiled: bool) -> dict[str, Any]:
+    """One step (forward, backward, optimisers) of the shipped size on 170 texts of 24 tokens."""
+    net = NativeNetwork(NativeConfig(384))
+    optimisers = build_optimisers(net, OptimiserConfig())
+    objective: Any = Objective(net, torch.bfloat16)
+    targets = torch.nn.functional.normalize(torch.randn(170, 384), dim=-1)
+    text, labels = text_and_labels(torch.randint(3, 8192, (170, 24)).tolist())
+
+    def step() -> None:
+        objective(targets, text, labels, None, None).backward()
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+
+    with FlopCounterMode(display=False) as counter:
+        objective(targets, text, labels, None, None).backward()
+    net.zero_grad()
+    if compiled:
+        objective = torch.compile(objective, dynamic=False)
+    seconds = median_seconds(step, runs, 2)
+    return {"sequences_per_s": 170 / seconds, "flop_per_s": counter.get_total_flops() / seconds}
+
+
+def generation(model: NativeModel, runs: int) -> dict[str, float]:
+    """Tokens written per second, sampling 24 tokens at most, for 1, 64 and 256 texts at a time."""
+    from unembed.models.generation import generate
+
+    out = {}
+    for rows in (1, 64, 256):
+        targets = torch.nn.functional.normalize(torch.randn(rows, 384), dim=-1)
+        sampling = Sampling(temperature=0.8, top_k=64, top_p=0.95)
+        count = 0
+
+        def write(targets: torch.Tensor = targets, sampling: Sampling = sampling) -> None:
+            nonlocal count
+            generator = torch.Generator().manual_seed(0)
+            texts = generate(
+                model.net, targets, sampling=sampling, max_tokens=24, generator=generator, dtype=model.dtype
+            )
+            count = sum(len(row[0].ids) + 1 for row in texts)
+
+        seconds = median_seconds(write, runs)
+        out[f"tokens_per_s_{rows}"] = count / seconds
+    return out
+
+
+def embedding(inverter: unembed.Inverter, texts: list[str], runs: int) -> dict[str, float]:
+    """Texts per second through our encode and through sentence-transformers' own, in turn."""
+    model = inverter.embedder.model  # type: ignore[attr-defined]
+    ours, theirs = [], []
+    for _ in range(runs):
+        ours.append(median_seconds(lambda: inverter.embedder.encode(texts), 1, 0))
+        theirs.append(median_seconds(lambda: model.encode(texts, show_progress_bar=False), 1, 0))
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    return {"texts_per_s": len(texts) / statistics.median(ours), "ratio_to_sentence_transformers": ratio}
+
+
+def inversion(inverter: unembed.Inverter, vectors: np.ndarray, steps: int, beam: int) -> dict[str, float]:
+    """Inversions per second, and the share of the time spent inside the two networks."""
+    inside = 0.0
+    originals = {"write": inverter.model.write, "encode": inverter.embedder.encode}  # type: ignore[attr-defined]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                inside += time.perf_counter() - began
+
+        return call
+
+    inverter.model.write = timed(originals["write"])  # type: ignore[attr-defined]
+    inverter.embedder.encode = timed(originals["encode"])  # type: ignore[method-assign]
+    try:
+        began = time.perf_counter()
+        found = inverter.invert(vectors, steps=steps, sequence_beam_width=beam)
+        seconds = time.perf_counter() - began
+    finally:
+        inverter.model.write = originals["write"]  # type: ignore[attr-defined]
+        inverter.embedder.encode = originals["encode"]  # type: ignore[method-assign]
+    return {
+        "inversions_per_s": len(vectors) / seconds,
+        "share_in_networks": inside / seconds,
+        "queries_mean": float(np.mean([inversion.queries for inversion in found])),
+    }
+
+
+PEAK = """
+import resource, sys, numpy as np, unembed
+inverter = unembed.load(sys.argv[1])
+vectors = np.load(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+inverter.invert(vectors, steps=2, sequence_beam_width=int(sys.argv[3]), edits=0, patience=99)
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory(model: str, vectors: np.ndarray, beam: int, folder: Path) -> dict[str, float]:
+    """Peak resident memory in MB before and after two rounds over 32 targets, each beam in a process of its own."""
+    file = folder / "vectors.npy"
+    np.save(file, vectors)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, model, str(file), str(beam)], capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    return {"loaded_mb": before / 1024, "peak_mb": after / 1024, "search_mb": (after - before) / 1024}
+
+
+def cold_start(model: str) -> float:
+    """Seconds of `unembed invert` on one sentence with the hypothesizer alone, from the shell and back."""
+    command = [sys.executable, "-m", "unembed.cli.main", "invert", "--text", "Hello there.", "--steps", "0"]
+    return median_seconds(lambda: subprocess.run([*command, "--model", model], capture_output=True, check=True), 3, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer runs, no compiled step")
+    parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    args = parser.parse_args()
+    runs = 2 if args.quick else 5
+    import tempfile
+
+    fp32, bf16 = matmul_rate(torch.float32, runs), matmul_rate(torch.bfloat16, runs)
+    report: dict[str, Any] = {"hardware": hardware(), "threads": torch.get_num_threads()}
+    report["matmul"] = {"float32_flop_per_s": fp32, "bfloat16_flop_per_s": bf16}
+    report["training"] = {"eager": training(runs, compiled=False)}
+    if not args.quick:
+        report["training"]["compiled"] = training(runs, compiled=True)
+    for figures in report["training"].values():
+        figures["share_of_matmul"] = figures["flop_per_s"] / bf16
+    began = time.perf_counter()
+    inverter = unembed.load(args.model)
+    report["load_seconds"] = time.perf_counter() - began
+    texts = LETTERS.read_text(encoding="utf-8").splitlines()[:512]
+    report["generation"] = generation(inverter.model, runs)  # type: ignore[arg-type]
+    report["embedding"] = embedding(inverter, texts, runs)
+    vectors = inverter.embedder.encode(texts[:: 8 if args.quick else 4])
+    report["inversion"] = {
+        f"steps {steps}, beam {beam}": inversion(inverter, vectors[:32] if steps else vectors, steps, beam)
+        for steps, beam in ((0, 1), (5, 4), (20, 4))
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        report["memory"] = {
+            f"beam {beam}": peak_memory(args.model, vectors[:32], beam, Path(folder)) for beam in (2, 4, 8, 16)
+        }
+    report["cold_start_seconds"] = cold_start(args.model)
+    report["benchmark_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    console().print(table([("figure", "left"), ("value", "right")], flatten(report)))
+
+
+def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [
+            row for key, inner in value.items() for row in flatten(inner, f"{name} {key}".strip().replace("_", " "))
+        ]
+    if isinstance(value, float):
+        return [(name, f"{value / 1e9:.1f} G" if value > 1e8 else f"{value:.3g}")]
+    return [(name, str(value))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""`unembed evaluate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unembed.errors import InputError, StorageError, require
+
+if TYPE_CHECKING:
+    from unembed.evaluation import Evaluation
+
+COLUMNS = ("exact_uncased", "exact", "token_f1", "bleu", "rouge_l", "chrf", "cosine")
+
+
+def evaluate(
+    data: list[str] | str,
+    output: str | None = None,
+    model: str = "all-MiniLM-L6-v2",
+    embedder: str | None = None,
+    lengths: list[int] | None = None,
+    n: int = 100,
+    steps: int = 20,
+    sequence_beam_width: int = 4,
+    budget: int | None = None,
+    field: str = "text",
+    controls: str | None = None,
+    seed: int = 0,
+    targets_at_once: int = 32,
+    device: str | None = None,
+    dtype: str = "float32",
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Measure an inverter on texts it has not seen, beside two controls.
+
+    Args:
+        data: text, jsonl or parquet files of held-out texts (also .gz, .xz), or folders of them.
+        output: a .json file for the report; the rows stand beside it in .rows.jsonl, from which a stopped run goes on.
+        model: name of a shipped model, a folder, or a hub id.
+        embedder: the embedder; by default the one that the model was trained on.
+        lengths: cut the texts to these numbers of the embedder's tokens (default 4, 8, 16, 32, 64).
+        n: texts of each length.
+        steps: rounds of correction; 0 is the hypothesizer alone.
+        sequence_beam_width: hypotheses kept from round to round.
+        budget: embedder queries allowed for each vector.
+        field: the field that holds the text in jsonl and parquet files.
+        controls: a file of training texts for the first control; by default those in the model's folder.
+        seed: same seed, same figures.
+        targets_at_once: vectors searched together.
+        device: cpu, cuda, mps, npu…; by default the best there is.
+        dtype: precision of the embedder.
+        overwrite: replace an output that holds another run.
+        quiet: no progress bar.
+    """
+    for package in ("sacrebleu", "rouge_score"):
+        require(package, "evaluate")
+    if n < 1:
+        raise InputError(f"n is {n}: at least 1 text of each length is needed")
+    from unembed.cli.console import console, progress
+    from unembed.evaluation import LENGTHS, Row, evaluate_rows, hardware, summarise
+    from unembed.inverter import Inverter, load
+    from unembed.training.config import SourceConfig
+    from unembed.training.corpora import read_texts
+
+    inputs = [data] if isinstance(data, str) else data
+    texts = [text for path in inputs for text in read_texts(SourceConfig(path, field=field))]
+    wanted = list(lengths or LENGTHS)
+    config = Inverter.search_config(
+        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, targets_at_once=targets_at_once
+    )
+    inverter = load(model, embedder, device=device, dtype=dtype)
+    control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
+    settings = {
+        "model": model, "embedder": inverter.embedder.spec.to_dict(), "data": inputs, "lengths": wanted, "n": n,
+        "search": asdict(config), "controls": controls,
+    }  # fmt: skip
+    rows: list[Row] = []
+    batches: dict[str, Any] = {"lengths": wanted, "n": n, "controls": control_texts}
+    with progress(len(wanted) * n, "evaluate", quiet) as bar:
+        if output is None:
+            for part in evaluate_rows(inverter, texts, config, **batches):
+                rows += part
+                bar.update(len(part))
+        else:
+            from unembed.results import ResultFile, read_results
+
+            path = Path(output).with_suffix(".rows.jsonl")
+            with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
+                bar.update(len(file.done()))
+                for part in evaluate_rows(inverter, texts, config, **batches, done=file.done()):
+                    file.append([row.to_dict() for row in part])
+                    bar.update(len(part))
+            rows = [Row(**row) for row in read_results(path)[1]]
+    evaluation = summarise(rows, {**settings, **hardware()})
+    if output is not None:
+        try:
+            Path(output).write_text(json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {output} ({error.strerror}): the rows are kept; run the same command"
+            ) from error
+    console().print(_table(evaluation))
+    return 0
+
+
+def _table(evaluation: Evaluation) -> Any:  # noqa: ANN401
+    from unembed.cli.console import table
+
+    rows = []
+    for length, systems in evaluation.scores.items():
+        part = [row for row in evaluation.rows if row.length == length]
+        for system, scores in systems.items():
+            cells = [_estimate(scores.summary[name]) for name in COLUMNS]
+            rows.append((length, len(part), system, *cells))
+    headings = [("exact (uncased)", "right"), ("exact (cased)", "right"), ("token F1", "right"), ("BLEU", "right")]
+    headings += [("ROUGE-L", "right"), ("chrF", "right"), ("cosine", "right")]
+    return table([("tokens", "right"), ("n", "right"), ("system", "left"), *headings], rows)
+
+
+def _estimate(estimate: Any) -> str:  # noqa: ANN401
+    digits = 1 if abs(estimate.value) > 1.5 or (estimate.high or 0) > 1.5 else 3
+    if estimate.low is None:
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}–{estimate.high:.{digits}f}]"

@@ -1,0 +1,210 @@
+"""How well an inverter does on texts it has not seen, by length, beside two controls on the same rows.
+
+Texts are cut to exactly n tokens of the embedder (as vec2text's evaluation does). The controls say what the figures are
+worth: a random training text shows what any fluent text of the domain scores, a sample of the model's unconditional
+prior what the model scores without looking at the vector.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unembed.errors import InputError
+from unembed.inverter import Inverter
+from unembed.metrics import Scores, cosine, score_pairs
+from unembed.models.base import Sampling
+from unembed.search.types import SearchConfig
+
+LENGTHS = (4, 8, 16, 32, 64)
+SYSTEMS = ("inverter", "training text", "prior sample")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text and what each system makes of its vector."""
+
+    id: str
+    length: int
+    """In the embedder's tokens."""
+    reference: str
+    texts: dict[str, str]
+    """System → its text for this row."""
+    cosines: dict[str, float]
+    """System → cosine of its text's embedding to the target."""
+    exact: bool
+    """Verified: the inverter's text re-embeds to the target."""
+    steps: int
+    queries: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by length and system, and under what they were measured."""
+
+    scores: dict[int, dict[str, Scores]]
+    rows: list[Row]
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, with the rows' texts."""
+        lengths = {}
+        for length, systems in self.scores.items():
+            rows = [row for row in self.rows if row.length == length]
+            lengths[str(length)] = {
+                "n": len(rows),
+                "verified_exact": sum(row.exact for row in rows),
+                "queries_mean": float(np.mean([row.queries for row in rows])),
+                "seconds_mean": float(np.mean([row.seconds for row in rows])),
+                "systems": {name: scores.to_dict() for name, scores in systems.items()},
+            }
+        return {"settings": self.settings, "lengths": lengths, "rows": [row.to_dict() for row in self.rows]}
+
+
+def cut_texts(
+    inverter: Inverter, texts: Sequence[str], lengths: Sequence[int], n: int
+) -> Iterator[tuple[str, int, str]]:
+    """(id, length, text) for up to n texts of exactly each length. A text gives one row to each length it is long
+    enough for; texts that no cut fits are passed over."""
+    for length in lengths:
+        found = 0
+        for i, text in enumerate(texts):
+            if found == n:
+                break
+            cut = inverter.embedder.cut(text, length)
+            if cut is not None:
+                found += 1
+                yield f"{length}/{i}", length, cut
+        if not found:
+            raise InputError(
+                f"no text has {length} tokens of {inverter.embedder.spec.id}: give longer texts or other lengths"
+            )
+
+
+def evaluate_rows(
+    inverter: Inverter,
+    texts: Sequence[str],
+    config: SearchConfig,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    n: int = 100,
+    controls: Sequence[str] = (),
+    done: set[str] = frozenset(),  # type: ignore[assignment]
+) -> Iterator[list[Row]]:
+    """Yield rows in batches of `config.targets_at_once`; batches whose ids are all in `done` are passed over."""
+    rows = list(cut_texts(inverter, texts, lengths, n))
+    size = config.targets_at_once
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        if {row[0] for row in part} <= done:
+            continue
+        references = [row[2] for row in part]
+        targets = inverter.embedder.encode(references)
+        began = time.perf_counter()
+        found = list(inverter.stream(targets, config, first=start))
+        seconds = (time.perf_counter() - began) / len(part)
+        others = {
+            "training text": _training_texts(inverter, controls, [row[1] for row in part], start, config.seed),
+            "prior sample": [
+                hypothesis.text if hypothesis.text.strip() else "."
+                for hypothesis in inverter.model.sample_prior(len(part), Sampling(), seed=config.seed + start)
+            ],
+        }
+        cosines = {name: cosine(inverter.embedder.encode(made), targets) for name, made in others.items() if made}
+        yield [
+            Row(
+                name, length, reference,
+                {"inverter": inversion.text, **{system: made[i] for system, made in others.items() if made}},
+                {"inverter": inversion.cosine, **{system: float(values[i]) for system, values in cosines.items()}},
+                inversion.exact, inversion.steps, inversion.queries, seconds,
+            )
+            for i, ((name, length, reference), inversion) in enumerate(zip(part, found, strict=True))
+        ]  # fmt: skip
+
+
+def _training_texts(
+    inverter: Inverter, controls: Sequence[str], lengths: list[int], start: int, seed: int
+) -> list[str]:
+    """A random training text for each row, cut to the row's length where it is long enough."""
+    if not controls:
+        return []
+    picks = np.random.default_rng([seed, start, 3]).integers(len(controls), size=len(lengths)).tolist()
+    return [inverter.embedder.cut(controls[i], n) or controls[i] for i, n in zip(picks, lengths, strict=True)]
+
+
+def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
+    """Rows → scores by length and system, each with n and a bootstrap interval."""
+    scores: dict[int, dict[str, Scores]] = {}
+    for length in sorted({row.length for row in rows}):
+        part = [row for row in rows if row.length == length]
+        scores[length] = {
+            system: score_pairs(
+                [row.reference for row in part],
+                [row.texts[system] for row in part],
+                [row.cosines[system] for row in part],
+            )
+            for system in SYSTEMS
+            if all(system in row.texts for row in part)
+        }
+    return Evaluation(scores, list(rows), settings)
+
+
+def evaluate(
+    inverter: Inverter,
+    texts: Sequence[str],
+    config: SearchConfig | None = None,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    n: int = 100,
+    controls: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measure `inverter` on held-out `texts` cut to each of `lengths`.
+
+    Args:
+        texts: held-out texts, whole; they must not have been trained on.
+        config: how hard the search looks; the default is that of `unembed invert`.
+        lengths: in the embedder's tokens.
+        n: texts of each length.
+        controls: training texts for the first control; none leaves it out.
+        progress: called with the number of rows just finished.
+    """
+    config = config or SearchConfig()
+    rows: list[Row] = []
+    for part in evaluate_rows(inverter, texts, config, lengths=lengths, n=n, controls=controls):
+        rows += part
+        if progress:
+            progress(len(part))
+    return summarise(rows, {"search": asdict(config), "embedder": inverter.embedder.spec.to_dict(), **hardware()})
+
+
+def hardware() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    return {
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
