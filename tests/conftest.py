@@ -47,6 +47,59 @@ def inverter(two_threads: None) -> Inverter:
     return unembed.load("all-MiniLM-L6-v2")
 
 
+@pytest.fixture
+def command(inverter, minilm, monkeypatch, capfd):
+    """Run a command in this process, as `python -m unembed.cli.main` would, with the models that are loaded already.
+
+    Gives (exit code, standard output, standard error).
+    """
+    import logging
+    import signal
+
+    import unembed.embedders
+    import unembed.inverter
+    from unembed.cli.main import main
+
+    monkeypatch.setattr(inverter.model, "max_tokens", 24)
+    load, open_embedder = unembed.inverter.load, unembed.embedders.embedder
+
+    def quick_load(model="all-MiniLM-L6-v2", embedder=None, *, device=None, dtype="float32"):
+        plain = model == "all-MiniLM-L6-v2" and embedder is None and device is None and dtype == "float32"
+        return inverter if plain else load(model, embedder, device=device, dtype=dtype)
+
+    monkeypatch.setattr("unembed.inverter.load", quick_load)
+    monkeypatch.setattr(
+        "unembed.embedders.embedder",
+        lambda name, **options: minilm if name == "all-MiniLM-L6-v2" else open_embedder(name, **options),
+    )
+    handlers, level, on_term = logging.root.handlers[:], logging.root.level, signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return caught.value.code, out, err
+
+    yield run
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    signal.signal(signal.SIGTERM, on_term)
+
+
+@pytest.fixture
+def refused(command):
+    """Run a command that must be refused: exit code 2, nothing on standard output, one line; gives that line."""
+
+    def run(*arguments):
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, ""), err
+        assert err.startswith("unembed: error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+        return err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of corpora named by UNEMBED_DATA_DIR."""

@@ -108,15 +108,12 @@ def test_int8_is_a_quarter_of_the_size_and_close(model, folder, tmp_path):
 
 
 def test_quantising_rows_of_zeros_and_of_wide_range():
-    weights = {
-        "a": torch.zeros(64, 8),
-        "b": torch.randn(64, 8) * torch.logspace(-6, 4, 64)[:, None],
-        "c": torch.ones(3),
-    }
+    spread = torch.randn(64, 8) * torch.logspace(-6, 4, 64)[:, None]
+    weights = {"a": torch.zeros(64, 8), "b": spread, "c": torch.ones(3)}
     back = native.dequantise(native.quantise(weights))
     assert back.keys() == weights.keys() and all(tensor.isfinite().all() for tensor in back.values())
     assert torch.equal(back["a"], weights["a"]) and torch.equal(back["c"], weights["c"])
-    wide = weights["b"][20:]  # the smallest rows are below what a float16 scale can tell apart
+    wide = spread[20:]  # the smallest rows are below what a float16 scale can tell apart
     assert ((back["b"][20:] - wide).abs() <= wide.abs().amax(dim=1, keepdim=True) / 127).all()
 
 

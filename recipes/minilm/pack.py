@@ -16,12 +16,21 @@ import torch
 from unembed.checkpoints import native
 
 CARD = Path(__file__).parent / "card.md"
+CELLS = (
+    ("exact_uncased", 100, 1),
+    ("token_f1", 1, 3),
+    ("bleu", 1, 1),
+    ("rouge_l", 1, 3),
+    ("chrf", 1, 1),
+    ("cosine", 1, 3),
+)
+"""Metric, factor and digits of each column."""
 
 
 def figures(report: dict[str, Any]) -> str:
     """A Markdown table of one report."""
     settings = report["settings"]
-    data = ", ".join(Path(path).name.split(".")[0] for path in settings["data"])
+    data = ", ".join(path.split(".")[0] for path in settings["data"])
     search = settings["search"]
     lines = [
         f"**{data}**, steps {search['steps']}, sequence beam {search['sequence_beam_width']}:",
@@ -32,9 +41,7 @@ def figures(report: dict[str, Any]) -> str:
     for length, result in report["lengths"].items():
         for system, scores in result["systems"].items():
             summary = scores["summary"]
-            cells = [cell(summary["exact_uncased"], 100, 1), cell(summary["token_f1"], 1, 3)]
-            cells += [cell(summary[name], 1, 1) for name in ("bleu",)] + [cell(summary["rouge_l"], 1, 3)]
-            cells += [cell(summary["chrf"], 1, 1), cell(summary["cosine"], 1, 3)]
+            cells = [cell(summary[name], factor, digits) for name, factor, digits in CELLS]
             queries = f"{result['queries_mean']:.0f}" if system == "inverter" else ""
             lines.append(f"| {length} | {result['n']} | {system} | " + " | ".join(cells) + f" | {queries} |")
     return "\n".join(lines)
@@ -58,6 +65,9 @@ def main() -> None:
     card = CARD.read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in model.net.parameters())
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
+    for report in reports:  # what was measured, not where it lay
+        report["settings"]["data"] = [Path(path).name for path in report["settings"]["data"]]
+        report["settings"]["model"] = "all-MiniLM-L6-v2"
     hardware = reports[0]["settings"] if reports else {}
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
@@ -69,6 +79,10 @@ def main() -> None:
     for name, value in values.items():
         card = card.replace("{" + name + "}", value)
     native.save(model, args.output, card=card, training=config["training"], int8=True)
+    if reports:
+        # The figures without the texts, which have licences of their own.
+        kept = [{"settings": report["settings"], "lengths": report["lengths"]} for report in reports]
+        (args.output / "figures.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

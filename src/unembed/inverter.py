@@ -82,7 +82,7 @@ class Inverter:
         first: int = 0,
     ) -> Iterator[Inversion]:
         """Like `invert`, one result at a time. `first` is the number of the first vector, which seeds its search."""
-        targets = validate_vectors(vectors, self.embedder.spec, normalize=normalize)
+        targets = validate_vectors(vectors, self.embedder.spec, normalize=normalize, first=first)
         stored = storage_dtype(vectors)
         step = integer_step(vectors) if stored in ("int8", "uint8") else None
         tolerance = self.embedder.noise_floor().tolerance(stored, step=step)
@@ -110,10 +110,11 @@ class Inverter:
         """
         if n < 2:
             raise InputError(f"n is {n}: an interpolation has at least its 2 ends")
-        ends = validate_vectors(
-            np.stack([np.ravel(a), np.ravel(b)]), self.embedder.spec, normalize=invert.get("normalize", False)
-        )
-        return self.invert(path_between(ends[0], ends[1], n, spherical=self.embedder.spec.normalized), **invert)
+        normalize = invert.get("normalize", False)
+        ends = [validate_vectors(end, self.embedder.spec, normalize=normalize) for end in (a, b)]
+        if any(len(end) != 1 for end in ends):
+            raise InputError("an interpolation goes from one vector to one vector: give a and b of shape [d]")
+        return self.invert(path_between(ends[0][0], ends[1][0], n, spherical=self.embedder.spec.normalized), **invert)
 
 
 def path_between(a: np.ndarray, b: np.ndarray, n: int, *, spherical: bool) -> np.ndarray:

@@ -75,7 +75,7 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["version"] > VERSION:
             raise CheckpointError(f"{folder} is of format version {config['version']}: pip install -U unembed")
-        network, digests = NativeConfig(**config["network"]), config["sha256"]
+        network, digests = NativeConfig(**config["network"]), dict(config["sha256"])
         spec = EmbedderSpec.from_dict(config["embedder"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}/config.json is missing or damaged ({error}): copy the model again") from error
@@ -94,9 +94,13 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
         ) from error
     net.eval().requires_grad_(False).to(device=device, dtype=dtype or inference_dtype(device))
     model = NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
+    model.digest = digests["model.safetensors"][:16]
     if (folder / "controls.jsonl").is_file():
-        with open(folder / "controls.jsonl", encoding="utf-8") as file:
-            model.controls = [json.loads(line) for line in file]
+        try:
+            with open(folder / "controls.jsonl", encoding="utf-8") as file:
+                model.controls = [json.loads(line) for line in file]
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder}/controls.jsonl is damaged ({error}): copy the model again") from error
     return model
 
 

@@ -74,7 +74,8 @@ def evaluate(
     inverter = load(model, embedder, device=device, dtype=dtype)
     control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
     settings = {
-        "model": model, "embedder": inverter.embedder.spec.to_dict(), "data": inputs, "lengths": wanted, "n": n,
+        "model": model, "weights": inverter.model.digest,
+        "embedder": inverter.embedder.spec.to_dict(), "data": inputs, "lengths": wanted, "n": n,
         "search": asdict(config), "controls": controls,
     }  # fmt: skip
     rows: list[Row] = []

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unembed.errors import InputError
+from unembed.errors import InputError, require
+from unembed.results import ResultFile
 
 if TYPE_CHECKING:
-    from unembed.search.types import Inversion
+    from unembed.inverter import Inverter
+    from unembed.search.types import Inversion, SearchConfig
+    from unembed.stores import VectorSource
 
 
 def invert(
@@ -28,6 +34,7 @@ def invert(
     targets_at_once: int = 32,
     candidates: bool = False,
     trace: bool = False,
+    plot: str | None = None,
     device: str | None = None,
     dtype: str = "float32",
     overwrite: bool = False,
@@ -52,7 +59,8 @@ def invert(
         vector_field: field, column or array that holds the vectors.
         targets_at_once: vectors searched together; lower it to save memory.
         candidates: write the other candidates of each result too.
-        trace: write how each search went too.
+        trace: write (or, without output, print) how each search went too.
+        plot: draw cosine against queries of each search into this image file (.png, .svg).
         device: cpu, cuda, mps, npu…; by default the best there is.
         dtype: precision of the embedder: float32, bfloat16 or float16.
         overwrite: replace an output that holds another run.
@@ -61,102 +69,104 @@ def invert(
     """
     if (text is None) == (vectors is None):
         raise InputError("give either --text (a text to embed and invert) or --vectors (a file of vectors)")
-    from unembed.cli.console import console
-    from unembed.inverter import Inverter
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}: it must be 1 or more")
+    from unembed.cli.console import console, progress
+    from unembed.inverter import Inverter, load
+    from unembed.search.trace import plot_traces
 
-    texts = [text] if isinstance(text, str) else text
+    source = _Source([text] if isinstance(text, str) else text, vectors, ids_field, vector_field, limit)
     config = Inverter.search_config(
         steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, targets_at_once=targets_at_once
     )
     if dry_run:
-        console().print(_plan(texts, vectors, limit, config, model), markup=False)
+        console().print(_plan(source, config, model), markup=False)
         return 0
-    from unembed.inverter import load
-
+    if plot:
+        require("matplotlib", "plot")
     inverter = load(model, embedder, device=device, dtype=dtype)
-    settings = {
-        "model": model, "embedder": inverter.embedder.spec.to_dict(), "steps": steps, "budget": budget, "seed": seed,
-        "sequence_beam_width": sequence_beam_width, "normalize": normalize, "targets_at_once": targets_at_once,
-        "candidates": candidates, "trace": trace, "source": vectors or texts,
-    }  # fmt: skip
-    parts = {"candidates": candidates, "trace": trace}
-    if output is None:
-        rows = list(
-            _rows(inverter, config, texts, vectors, normalize, limit, ids_field, vector_field, set(), parts, quiet)
-        )
-        console().print(_table([row for chunk in rows for row in chunk]))
-        return 0
-    from unembed.results import ResultFile
-
-    with ResultFile(output, settings, kind="invert", overwrite=overwrite) as file:
-        for chunk in _rows(
-            inverter, config, texts, vectors, normalize, limit, ids_field, vector_field, file.done(), parts, quiet
-        ):
-            file.append(chunk)
+    kept, rows, done = [], [], set()
+    file = None
+    if output is not None:
+        settings = {
+            "model": model, "weights": inverter.model.digest, "embedder": inverter.embedder.spec.to_dict(),
+            "steps": steps, "sequence_beam_width": sequence_beam_width, "budget": budget, "seed": seed,
+            "targets_at_once": targets_at_once, "normalize": normalize, "candidates": candidates, "trace": trace,
+            "source": vectors or source.texts,
+        }  # fmt: skip
+        file = ResultFile(output, settings, kind="invert", overwrite=overwrite)
+        done = file.done()
+    left_out = {"trace": not trace, "candidates": not candidates}
+    with file or nullcontext(), progress(limit, "invert", quiet) as bar:
+        for ids, batch, first, count in source.chunks(inverter, targets_at_once):
+            bar.total = count
+            # Chunks are cut by position and searched whole, so that a run that was stopped finds the same texts as one
+            # that was not.
+            if not set(ids) <= done:
+                began = time.perf_counter()
+                found = list(inverter.stream(batch, config, normalize=normalize, first=first))
+                seconds = round((time.perf_counter() - began) / len(ids), 4)
+                chunk = []
+                for name, inversion in zip(ids, found, strict=True):
+                    row = {"id": name, **inversion.to_dict(), "seconds": seconds}
+                    chunk.append({key: value for key, value in row.items() if not left_out.get(key)})
+                kept += found if plot or (trace and not file) else []
+                if file:
+                    file.append(chunk)
+                else:
+                    rows += chunk
+            bar.update(len(ids))
+    if not file:
+        _show(rows, kept if trace else [])
+    if plot:
+        plot_traces(kept, plot)
     return 0
 
 
-def _rows(
-    inverter: Any,  # noqa: ANN401
-    config: Any,  # noqa: ANN401
-    texts: list[str] | None,
-    vectors: str | None,
-    normalize: bool,
-    limit: int | None,
-    ids_field: str | None,
-    vector_field: str | None,
-    done: set[str],
-    parts: dict[str, bool],
-    quiet: bool,
-) -> Any:  # noqa: ANN401
-    """Yield result rows in chunks of `targets_at_once`. Chunks are cut by position and searched whole, so that a run
-    that was stopped finds the same texts as one that was not."""
-    from unembed.cli.console import progress
+@dataclass
+class _Source:
+    """Where the vectors come from: texts to embed, or a file."""
 
-    size, at = config.targets_at_once, 0
-    with progress(limit, "invert", quiet) as bar:
-        for ids, batch, count in _chunks(inverter, texts, vectors, size, ids_field, vector_field):
-            bar.total = min(count, limit) if count is not None and limit is not None else count or limit
-            if limit is not None and at + len(ids) > limit:
-                ids, batch = ids[: limit - at], batch[: limit - at]
+    texts: list[str] | None
+    vectors: str | None
+    ids_field: str | None
+    vector_field: str | None
+    limit: int | None
+
+    def count(self) -> int | None:
+        if self.texts is not None:
+            count: int | None = len(self.texts)
+        else:
+            with self._open() as source:
+                count = source.count
+        return count if self.limit is None else min(count, self.limit) if count is not None else self.limit
+
+    def _open(self) -> VectorSource:
+        from unembed.stores import open_vectors
+
+        return open_vectors(str(self.vectors), ids_field=self.ids_field, vector_field=self.vector_field)
+
+    def chunks(self, inverter: Inverter, size: int) -> Iterator[tuple[list[str], Any, int, int | None]]:
+        """(ids, vectors, number of the first, total or None), `size` at a time."""
+        at = 0
+        for ids, batch, count in self._all(inverter, size):
+            if self.limit is not None:
+                ids, batch = ids[: self.limit - at], batch[: self.limit - at]
+                count = min(count, self.limit) if count is not None else self.limit
             if not ids:
                 return
-            if not set(ids) <= done:
-                began = time.perf_counter()
-                found = list(inverter.stream(batch, config, normalize=normalize, first=at))
-                seconds = (time.perf_counter() - began) / len(ids)
-                yield [_row(name, inversion, seconds, parts) for name, inversion in zip(ids, found, strict=True)]
+            yield ids, batch, at, count
             at += len(ids)
-            bar.update(len(ids))
 
-
-def _chunks(
-    inverter: Any,  # noqa: ANN401
-    texts: list[str] | None,
-    vectors: str | None,
-    size: int,
-    ids_field: str | None,
-    vector_field: str | None,
-) -> Any:  # noqa: ANN401
-    """(ids, vectors, total count or None), `size` at a time."""
-    if texts is not None:
-        for start in range(0, len(texts), size):
-            part = texts[start : start + size]
-            yield [str(start + i) for i in range(len(part))], inverter.embedder.encode(part), len(texts)
-        return
-    from unembed.stores import open_vectors
-
-    with open_vectors(str(vectors), ids_field=ids_field, vector_field=vector_field) as source:
-        for batch in source.batches(size):
-            yield batch.ids, batch.vectors, source.count
-
-
-def _row(name: str, inversion: Inversion, seconds: float, parts: dict[str, bool]) -> dict[str, Any]:
-    row = {"id": name, **inversion.to_dict(), "seconds": round(seconds, 4)}
-    for part, wanted in parts.items():
-        if not wanted:
-            del row[part]
-    return row
+    def _all(self, inverter: Inverter, size: int) -> Iterator[tuple[list[str], Any, int | None]]:
+        if self.texts is not None:
+            for start in range(0, len(self.texts), size):
+                part = self.texts[start : start + size]
+                yield [str(start + i) for i in range(len(part))], inverter.embedder.encode(part), len(self.texts)
+            return
+        with self._open() as source:
+            for batch in source.batches(size):
+                yield batch.ids, batch.vectors, source.count
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
@@ -167,22 +177,26 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
     return table(headings, [_cells(row) for row in rows])
 
 
+def _show(rows: list[dict[str, Any]], traced: list[Inversion]) -> None:
+    from unembed.cli.console import console
+    from unembed.search.trace import trace_lines
+
+    out = console()
+    out.print(_table(rows))
+    for row, inversion in zip(rows, traced, strict=False):
+        out.print(f"\nvector {row['id']}, stopped: {inversion.stopped}", markup=False)
+        for line in trace_lines(inversion):
+            out.print(line, markup=False)
+
+
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
     exact = "yes" if row["exact"] else "no"
     cosine, seconds = f"{row['cosine']:.4f}", f"{row['seconds']:.2f}"
     return row["id"], row["text"], exact, cosine, row["steps"], row["queries"], seconds
 
 
-def _plan(texts: list[str] | None, vectors: str | None, limit: int | None, config: Any, model: str) -> str:  # noqa: ANN401
-    if texts is not None:
-        count: int | None = len(texts)
-    else:
-        from unembed.stores import open_vectors
-
-        with open_vectors(vectors or "-") as source:
-            count = source.count
-    if limit is not None:
-        count = min(count, limit) if count is not None else limit
+def _plan(source: _Source, config: SearchConfig, model: str) -> str:
+    count = source.count() if source.vectors != "-" else source.limit
     per_round = config.sequence_beam_width * (config.corrections + config.regrown) + config.edits
     most = 1 + (config.hypotheses + config.steps * per_round if config.steps else config.sequence_beam_width - 1)
     most = min(most, config.budget or most)

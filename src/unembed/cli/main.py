@@ -64,6 +64,9 @@ def build_parser() -> ArgumentParser:
             )
         else:
             command.add_function_arguments(function)
+        for action in command._actions:
+            if getattr(action, "_typehint", None) is bool:  # --quiet alone says it, as well as --quiet true
+                action.nargs, action.const = "?", True
         commands.add_subcommand(name, command, help=summary)
     return parser
 
@@ -80,8 +83,21 @@ def spell(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def literal(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag as it was typed, None without one or for a JSON list. Values are read as YAML, which makes
+    nothing of the texts "null" and "#5" and a list of "- a"."""
+    value = None
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            value = arguments[i + 1]
+        elif argument.startswith(f"{flag}="):
+            value = argument.removeprefix(f"{flag}=")
+    return None if value is None or value.lstrip().startswith('["') else value
+
+
 def run(arguments: Sequence[str]) -> int:
-    parsed = build_parser().parse_args(spell(arguments))
+    parser = build_parser()
+    parsed = parser.parse_args(spell(arguments))
     name = parsed.command
     if name is None:
         fail(f"no command given: choose one of {', '.join(COMMANDS)} (see unembed --help)")
@@ -90,11 +106,13 @@ def run(arguments: Sequence[str]) -> int:
     if name == "train":
         from unembed.training.config import TrainConfig
 
-        parser = build_parser()
-        built = parser.instantiate_classes(parsed)[name]
+        build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+        built = build(parsed)[name]
         fields = {key: built[key] for key in TrainConfig.__dataclass_fields__}
         return function(TrainConfig(**fields)) or 0
     keywords: dict[str, Any] = {key: value for key, value in vars(options).items() if key not in ("config", "debug")}
+    if "text" in keywords and (text := literal(arguments, "--text")) is not None:
+        keywords["text"] = text
     return function(**keywords) or 0
 
 

@@ -25,7 +25,7 @@ UINT8_ZERO = 128.0
 """Zero-point of uint8 codes: unsigned quantisation is the signed one shifted by 128."""
 
 
-def validate_vectors(vectors: Any, spec: EmbedderSpec, *, normalize: bool = False) -> np.ndarray:
+def validate_vectors(vectors: Any, spec: EmbedderSpec, *, normalize: bool = False, first: int = 0) -> np.ndarray:
     """Check vectors against an embedder and bring them into the one form everything else works with.
 
     Args:
@@ -33,6 +33,7 @@ def validate_vectors(vectors: Any, spec: EmbedderSpec, *, normalize: bool = Fals
             any device, or lists of those. Integers are quantised codes and need `normalize`; uint8 is centred on 128.
         spec: of the embedder they are said to come from.
         normalize: scale every row to length 1 instead of insisting that it has it.
+        first: number of the first vector, for messages, where these are part of a longer list.
 
     Returns:
         float32 [n, d], C-contiguous, a copy. Rows have length 1 if `spec.normalized` or `normalize`.
@@ -60,10 +61,10 @@ def validate_vectors(vectors: Any, spec: EmbedderSpec, *, normalize: bool = Fals
     values = array.astype(np.float64)  # [n, d], a copy
     if array.dtype == np.uint8:
         values -= UINT8_ZERO
-    _refuse(~np.isfinite(values).all(axis=1), "contains NaN or infinity", "remove it or embed its text again")
-    _refuse(np.abs(values).max(axis=1) > 1e30, "is too large for float32", "check how it was stored")
+    _refuse(~np.isfinite(values).all(axis=1), "contains NaN or infinity", "remove it or embed its text again", first)
+    _refuse(np.abs(values).max(axis=1) > 1e30, "is too large for float32", "check how it was stored", first)
     norms = np.linalg.norm(values, axis=1)  # [n]
-    _refuse(norms < 1e-12, "is zero: it has no direction", "remove it or embed its text again")
+    _refuse(norms < 1e-12, "is zero: it has no direction", "remove it or embed its text again", first)
     if normalize or spec.normalized:
         if not normalize and np.abs(norms - 1.0).max() > NORM_TOLERANCE:
             raise InputError(
@@ -121,12 +122,12 @@ def integer_step(vectors: Any) -> float:
     return 1.0 / shortest
 
 
-def _refuse(bad: Any, what: str, fix: str) -> None:
-    """Raise InputError for the first row marked in `bad`, bool [n]."""
+def _refuse(bad: Any, what: str, fix: str, first: int) -> None:
+    """Raise InputError for the first row marked in `bad`, bool [n], of which row 0 is number `first`."""
     if bad.any():
         more = int(bad.sum()) - 1
         others = f" (and {more} more)" if more else ""
-        raise InputError(f"vector {int(np.argmax(bad))} {what}{others}; {fix}")
+        raise InputError(f"vector {first + int(np.argmax(bad))} {what}{others}; {fix}")
 
 
 def _as_array(vectors: Any) -> np.ndarray:

@@ -44,6 +44,8 @@ class InversionModel(ABC):
     """The embedder whose vectors this model was trained on."""
     max_tokens: int
     """Longest text it writes, in its own tokens."""
+    digest: str = ""
+    """Of the weights, so that results of other weights under one name are not mixed."""
     controls: Sequence[str] = ()
     """Some texts it was trained on, for the control in evaluations."""
 

@@ -16,6 +16,7 @@ from unembed.search.types import Candidate
 
 # A word or a mark with the white space before it, so that joining pieces gives the text back; CJK goes by character.
 _PIECE = re.compile(r"\s*(?:[㐀-鿿぀-ヿ]|(?:(?![㐀-鿿぀-ヿ])\w)+|[^\w\s])")
+_LETTER = re.compile(r"(?![㐀-鿿぀-ヿ])\w")
 _MOVES = ("crossover", "substitution", "insertion", "deletion", "move")
 _SHARES = (0.25, 0.35, 0.2, 0.1, 0.1)
 
@@ -23,6 +24,14 @@ _SHARES = (0.25, 0.35, 0.2, 0.1, 0.1)
 def pieces(text: str) -> list[str]:
     """Words and marks, each with the space before it; "".join(pieces(text)) is the text without trailing space."""
     return _PIECE.findall(text)
+
+
+def join(parts: Sequence[str]) -> str:
+    """The text of pieces in any order: words that would run into one get a space between them."""
+    out = ""
+    for part in parts:
+        out += " " + part if _LETTER.match(part) and _LETTER.match(out[-1:]) else part
+    return out.strip()
 
 
 def vocabulary(candidates: Sequence[Candidate], sharpness: float = 20.0) -> tuple[list[str], np.ndarray]:
@@ -66,7 +75,7 @@ def crossover(a: list[str], b: list[str], rng: np.random.Generator) -> str:
         a, b = b, a
     at = int(rng.integers(len(a) + 1))
     other = round(at / max(1, len(a)) * len(b)) + int(rng.integers(-1, 2))
-    return "".join(a[:at] + b[max(0, other) :])
+    return join(a[:at] + b[max(0, other) :])
 
 
 def edit(parts: list[str], move: str, words: list[str], weights: np.ndarray, rng: np.random.Generator) -> str:
@@ -82,9 +91,9 @@ def edit(parts: list[str], move: str, words: list[str], weights: np.ndarray, rng
         parts.insert(int(rng.integers(len(parts) + 1)), piece)
     else:
         word = words[int(rng.choice(len(words), p=weights))]
-        space = " " if word[:1].isalnum() else ""
+        space = " " if _LETTER.match(word) else ""
         if move == "substitution":
             parts[at] = (parts[at][: len(parts[at]) - len(parts[at].lstrip())] or (space if at else "")) + word
         else:
             parts.insert(int(rng.integers(len(parts) + 1)), space + word)
-    return "".join(parts).strip()
+    return join(parts)

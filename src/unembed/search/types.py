@@ -35,18 +35,16 @@ class SearchConfig:
     """Rounds without a better score after which a target is given up."""
     seed: int = 0
     targets_at_once: int = 32
-    """Targets searched together; more is faster and takes more memory, and the texts found do not mix."""
+    """Targets searched together; more is faster and takes more memory."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 0),
-            ("sequence_beam_width", 1),
-            ("hypotheses", 1),
-            ("corrections", 0),
-            ("edits", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        least = {
+            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "edits": 0, "regrown": 0, "top_k": 0,
+            "patience": 1, "seed": 0, "targets_at_once": 1,
+        }  # fmt: skip
+        for name, lowest in least.items():
+            if getattr(self, name) < lowest:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be {lowest} or more")
         if self.budget is not None and self.budget < 1:
             raise InputError(
                 f"budget is {self.budget}: at least 1 embedder query a target is needed to know the cosine"

@@ -24,6 +24,8 @@ _WORD = re.compile(r"\S+")
 
 def read_texts(source: SourceConfig) -> Iterator[str]:
     """The non-empty texts of one source, in order. Raises InputError or StorageError in one line."""
+    if source.limit is not None and source.limit < 1:
+        raise InputError(f"limit is {source.limit}: it must be 1 or more")
     texts = _read_hub(source) if source.path.startswith("hf:") else _read_path(Path(source.path), source.field)
     stripped = (" ".join(text.split()) for text in texts)
     return islice((text for text in stripped if text), source.limit)
