@@ -148,10 +148,10 @@ def test_a_text(command):
 
 
 @pytest.mark.parametrize("text", ["null", "- item", "#5 is out", "a: b", "123", "~", '"so"', "[1] says", "{x}", "true"])
-def test_a_text_is_taken_as_it_stands(command, minilm, monkeypatch, text):
+def test_a_text_is_taken_as_it_stands(command, inverter, monkeypatch, text):
     asked = []
-    encode = minilm.encode
-    monkeypatch.setattr(minilm, "encode", lambda texts: (asked.append(list(texts)), encode(texts))[1])
+    encode = inverter.embedder.encode
+    monkeypatch.setattr(inverter.embedder, "encode", lambda texts: (asked.append(list(texts)), encode(texts))[1])
     for arguments in (["--text", text], [f"--text={text}"]):
         asked.clear()
         assert command("invert", *arguments, *GREEDY)[0] == 0
@@ -269,10 +269,12 @@ def test_a_config_file_has_the_same_keys_and_flags_win(command, refused, tmp_pat
 
 @posix
 def test_a_run_that_is_stopped_twice_ends_as_one_that_was_not(inverter, command, tmp_path, vectors, monkeypatch):
-    monkeypatch.undo()  # the processes use the model as it is, so this one has to as well
+    # The processes of their own use the model as it is, so this one has to as well.
+    monkeypatch.setattr(inverter.model, "max_tokens", inverter.model.net.config.max_tokens)
     np.save(tmp_path / "v.npy", np.concatenate([vectors, vectors[::-1]]))
     out, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
-    arguments = ["invert", "--vectors", tmp_path / "v.npy", "--steps", "2", "--targets-at-once", "1", "--quiet", "-o"]
+    arguments = ["invert", "--vectors", tmp_path / "v.npy", "--steps", "1", "--budget", "8", "--targets-at-once", "1"]
+    arguments.append("-o")
 
     def stop(number, after):
         running = process(*arguments, out)
@@ -290,8 +292,7 @@ def test_a_run_that_is_stopped_twice_ends_as_one_that_was_not(inverter, command,
     kept = texts_in(out)
     assert stop(signal.SIGKILL, len(kept) + 2)[0] == -signal.SIGKILL
     assert kept.items() <= texts_in(out).items()
-    cli.run([str(argument) for argument in (*arguments, out)])
-    cli.run([str(argument) for argument in (*arguments, whole)])
+    assert command(*arguments, out)[0] == command(*arguments, whole)[0] == 0
     assert [row["id"] for row in read_results(out)[1]] == [str(i) for i in range(12)]
     assert texts_in(out) == texts_in(whole)
 

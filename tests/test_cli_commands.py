@@ -140,6 +140,7 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
     assert code == 0 and all(
         word in out for word in ("inverter", "training text", "prior sample", "token F1", "cosine")
     )
+    assert "…" not in out, "no figure is cut short"
     report = json.loads((tmp_path / "whole.json").read_text(encoding="utf-8"))
     assert list(report["lengths"]) == ["4", "8"] and report["settings"]["n"] == 3 and "torch" in report["settings"]
     assert len(report["rows"]) == 6 and len({row["id"] for row in report["rows"]}) == 6

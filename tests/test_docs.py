@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -102,12 +103,12 @@ def test_page_runs(
 
 
 def run_python(fence: Fence, names: dict[str, object]) -> None:
-    # Empty lines in front, so that a traceback shows the line of the page.
+    # Empty lines in front, so that the traceback shows the line of the page.
     code = compile("\n" * (fence.line - 1) + fence.code, str(fence.page), "exec")
     try:
         exec(code, names)
-    except Exception as error:
-        raise AssertionError(f"{fence.place} fails: {type(error).__name__}: {error}") from error
+    except Exception:
+        pytest.fail(f"{fence.place} fails\n{traceback.format_exc()}", pytrace=False)
 
 
 def run_bash(fence: Fence, env: dict[str, str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -265,6 +268,21 @@ def test_the_same_seed_gives_the_same_search(embedder):
     first = once(0)
     assert once(0) == first
     assert once(1)[1] != first[1]
+
+
+def test_another_process_proposes_the_same():
+    program = (
+        "import numpy as np; from unembed.search.edits import propose; from unembed.search.types import Candidate\n"
+        f"pool = [Candidate(text, 0.5, 0.5, False, 'hypothesis', 0) for text in {NEAR}]\n"
+        "print(propose(pool, pool, 30, np.random.default_rng(0)))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1] and b"cat" in runs[0]
 
 
 def test_results_come_in_order_whatever_is_searched_together(embedder):

@@ -125,4 +125,4 @@ def _estimate(estimate: Any) -> str:  # noqa: ANN401
     digits = 1 if abs(estimate.value) > 1.5 or (estimate.high or 0) > 1.5 else 3
     if estimate.low is None:
         return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}–{estimate.high:.{digits}f}]"
+    return f"{estimate.value:.{digits}f}\n[{estimate.low:.{digits}f}–{estimate.high:.{digits}f}]"

@@ -69,8 +69,6 @@ def invert(
     """
     if (text is None) == (vectors is None):
         raise InputError("give either --text (a text to embed and invert) or --vectors (a file of vectors)")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}: it must be 1 or more")
     from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
     from unembed.search.trace import plot_traces
@@ -132,6 +130,13 @@ class _Source:
     ids_field: str | None
     vector_field: str | None
     limit: int | None
+
+    def __post_init__(self) -> None:
+        """Look at what was asked for before any model is loaded."""
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit is {self.limit}: it must be 1 or more")
+        if self.vectors not in (None, "-"):
+            self._open().close()
 
     def count(self) -> int | None:
         if self.texts is not None:

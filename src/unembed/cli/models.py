@@ -30,6 +30,8 @@ def models(action: str = "list", name: str = "all-MiniLM-L6-v2") -> int:
         out.print(str(resolve(name)), markup=False, soft_wrap=True)
     elif action == "info":
         folder = resolve(name)
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} holds no model (no config.json): give a folder that unembed train wrote")
         for part in ("README.md", "config.json"):
             if (folder / part).is_file():
                 out.print((folder / part).read_text(encoding="utf-8"), markup=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def vocabulary(candidates: Sequence[Candidate], sharpness: float = 20.0) -> tupl
     counts: Counter[str] = Counter()
     for candidate in candidates:
         weight = float(np.exp(sharpness * (candidate.cosine - best)))
-        for piece in set(pieces(candidate.text)):
+        for piece in dict.fromkeys(pieces(candidate.text)):  # a set has another order in each run
             counts[piece.strip()] += weight  # type: ignore[assignment]  # weighted counts
     words = list(counts)
     weights = np.sqrt(np.array([counts[word] for word in words]))  # flattened: rare words deserve their try as well

@@ -137,6 +137,13 @@ class TrainConfig:
             raise InputError(f"tracker '{self.tracker}' is unknown: choose tensorboard, wandb or none")
         if self.dtype not in ("float32", "bfloat16"):
             raise InputError(f"dtype '{self.dtype}' is unknown: choose float32 or bfloat16")
+        if not self.spans.lengths or min(self.spans.lengths) < 1:
+            raise InputError(f"spans.lengths is {self.spans.lengths}: give at least one length of at least 1 token")
+        if not 1 <= self.spans.min_words <= self.spans.max_words:
+            raise InputError(
+                f"spans.min_words is {self.spans.min_words} and max_words {self.spans.max_words}: "
+                "the first must be at least 1, the second no less"
+            )
         if max(self.spans.lengths) > self.model.max_tokens:
             raise InputError(
                 f"spans.lengths goes to {max(self.spans.lengths)} but model.max_tokens is {self.model.max_tokens}: "

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 _SENTENCE_START = re.compile(r"(?<=[.!?。！？])\s+(?=\S)")
 _WORD = re.compile(r"\S+")
+# Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 def read_texts(source: SourceConfig) -> Iterator[str]:
@@ -84,7 +87,7 @@ def _read_lines(path: Path, kind: str, field: str) -> Iterator[str]:
                 except json.JSONDecodeError as error:
                     raise InputError(f"{path} line {number} is no JSON ({error.msg}): mend or remove it") from error
                 yield _pick(row, field, f"{path} line {number}")
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise StorageError(f"{path} cannot be read ({error}): copy it again") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
@@ -100,7 +103,11 @@ def _read_parquet(path: Path, field: str) -> Iterator[str]:
     if field not in names:
         raise InputError(f"{path} has no column '{field}': its columns are {', '.join(names)}; set field")
     for batch in file.iter_batches(columns=[field]):
-        yield from (text for text in batch.column(0).to_pylist() if text)
+        for text in batch.column(0).to_pylist():
+            if text is not None and not isinstance(text, str):
+                raise InputError(f"{path} holds {type(text).__name__} in its column '{field}', not text: set field")
+            if text:
+                yield text
 
 
 def _pick(row: object, field: str, where: str) -> str:
@@ -116,7 +123,7 @@ class PackedTexts:
     """Many texts in one byte buffer: a million Python strings would take several times the memory."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        pieces = [text.encode() for text in texts]
+        pieces = [text.encode(errors="replace") for text in texts]  # half surrogate pairs, which JSON can hold
         self._ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         self._buffer = b"".join(pieces)
 
@@ -183,9 +190,10 @@ class Corpus:
 
 
 def cut_span(text: str, words: int, sentence_start: float, rng: np.random.Generator) -> str:
-    """A run of `words` words of the text (all of it when it is shorter). Text without spaces is cut by characters."""
+    """A run of `words` words of the text (all of it when it is shorter). Text of a script without spaces is cut by
+    characters."""
     found = list(_WORD.finditer(text))
-    if len(found) <= 1 + len(text) // 40:  # hardly any spaces: Chinese, Japanese, Thai…; about two characters a word
+    if len(found) <= 1 + len(text) // 40 and _UNSPACED.search(text):  # hardly any spaces: about two characters a word
         length = min(len(text), 2 * words)
         start = int(rng.integers(len(text) - length + 1))
         return text[start : start + length]

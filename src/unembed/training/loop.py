@@ -112,6 +112,8 @@ class Trainer:
         self.optimisers = build_optimisers(self.net, config.optimiser)
         self.position = Position(identity=config.identity)
         self._resume()
+        if self.accelerator.is_main_process:
+            self._record()
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
             # One graph for each length with and without a hypothesis; the default limit would fall back to eager.
@@ -123,9 +125,6 @@ class Trainer:
     def _open_output(self) -> None:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            if self.accelerator.is_main_process:
-                text = json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False)
-                (self.output / "train.json").write_text(text, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
@@ -165,19 +164,27 @@ class Trainer:
 
     def _resume(self) -> None:
         newest = state.latest_state(self.output / "checkpoints")
-        if newest is None:
-            return
-        position = Position(**state.load_state(newest, self.net, self.optimisers))
-        if position.identity != self.config.identity:
-            raise InputError(
-                f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}"
-            )
-        self.position = position
-        log.info("continuing from step %d", position.step)
-        if self.accelerator.is_main_process and (curve := self.output / "curve.jsonl").exists():
-            # What was logged after the checkpoint is about to be drawn again.
-            lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
-            curve.write_text("".join(line for line in lines if _step_of(line) <= position.step), encoding="utf-8")
+        if newest is not None:
+            saved = state.read_position(newest)
+            if saved.get("identity") != self.config.identity:
+                raise InputError(
+                    f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}"
+                )
+            state.load_state(newest, self.net, self.optimisers)
+            self.position = Position(**saved)
+            log.info("continuing from step %d", self.position.step)
+
+    def _record(self) -> None:
+        """Write down the config, and take back what the curve says beyond the checkpoint: it is drawn again."""
+        try:
+            text = json.dumps(self.config.to_dict(), indent=1, ensure_ascii=False)
+            (self.output / "train.json").write_text(text, encoding="utf-8")
+            if (curve := self.output / "curve.jsonl").exists():
+                lines = curve.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if _step_of(line) <= self.position.step]
+                curve.write_text("".join(kept), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
     # The loop
 
@@ -230,9 +237,13 @@ class Trainer:
         """Batches from where the run stands; `position` follows."""
         position, skip = self.position, self.position.batch
         while True:
-            for i, batch in enumerate(
-                batches_of_chunk(self.source, position.chunk, self.tokenizer, self.config, self.rank)
-            ):
+            batches = list(batches_of_chunk(self.source, position.chunk, self.tokenizer, self.config, self.rank))
+            if not batches:
+                raise InputError(
+                    f"none of {self.config.chunk} texts fits spans.lengths ({max(self.config.spans.lengths)} tokens at "
+                    "most): raise the lengths, or do not take the texts whole"
+                )
+            for i, batch in enumerate(batches):
                 if i >= skip:
                     position.batch = i + 1
                     yield batch

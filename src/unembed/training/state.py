@@ -47,12 +47,21 @@ def latest_state(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def load_state(path: Path, net: NativeNetwork, optimisers: list[torch.optim.Optimizer]) -> dict:
-    """Restore what `save_state` wrote; returns the position."""
+def read_position(path: Path) -> dict:
+    """How far the run was when `path` was written."""
+    try:
+        return dict(json.loads((path / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged ({error}): delete that folder to go on from the one before"
+        ) from error
+
+
+def load_state(path: Path, net: NativeNetwork, optimisers: list[torch.optim.Optimizer]) -> None:
+    """Restore the weights and optimisers that `save_state` wrote."""
     try:
         net.load_state_dict(load_file(path / "model.safetensors", device=str(net.device)))
         _restore(optimisers, load_file(path / "optimiser.safetensors", device=str(net.device)))
-        return json.loads((path / "state.json").read_text())
     except Exception as error:  # safetensors raises its own kind; whatever it is, the state is not usable
         first = str(error).splitlines()[0]
         raise CheckpointError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unembed.embedders import Embedder, EmbedderSpec
+from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.errors import InputError, StorageError
 
 
@@ -65,9 +65,8 @@ def write_vectors(
         path.mkdir(parents=True, exist_ok=True)
         if (path / "meta.json").exists():
             old = _read_meta(path)
-            same = {key: old.get(key) for key in ("embedder", "count", "dtype")} == {
-                key: json.loads(json.dumps(meta))[key] for key in ("embedder", "count", "dtype")
-            }
+            same = all(old.get(key) == meta[key] for key in ("count", "dtype"))
+            check_match(EmbedderSpec.from_dict(old["embedder"]), embedder.spec, expected_name=str(path))
             if not same or (path / "texts.jsonl").read_text(encoding="utf-8") != lines:
                 raise InputError(
                     f"{path} was begun with other texts, another embedder or another dtype: choose another folder"
