@@ -147,6 +147,12 @@ def test_a_text(command):
     assert all(word in out for word in ("recovered", "cosine", "exact", "queries"))
 
 
+def test_how_a_search_went_is_printed_on_demand(command):
+    search = ["--steps", "1", "--sequence-beam-width", "2", "--budget", "9"]
+    code, out, _ = command("invert", "--text", TEXTS[0], *search, "--trace")
+    assert code == 0 and "vector 0, stopped: " in out and "step   0" in out and "queries  cosine" in out
+
+
 @pytest.mark.parametrize("text", ["null", "- item", "#5 is out", "a: b", "123", "~", '"so"', "[1] says", "{x}", "true"])
 def test_a_text_is_taken_as_it_stands(command, inverter, monkeypatch, text):
     asked = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import signal
 from pathlib import Path
@@ -149,9 +150,9 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
         assert row["reference"].lower() in EXAMPLES.read_text(encoding="utf-8").lower()
     for length in report["lengths"].values():
         assert length["n"] == 3 and set(length["systems"]) == {"inverter", "training text", "prior sample"}
-        means = {name: scores["cosine"]["value"] for name, scores in length["systems"].items()}
+        means = {name: scores["summary"]["cosine"]["value"] for name, scores in length["systems"].items()}
         assert means["inverter"] > means["training text"] and means["inverter"] > means["prior sample"]
-        assert all(scores["token_f1"]["n"] == 3 for scores in length["systems"].values())
+        assert all(scores["summary"]["token_f1"]["n"] == 3 for scores in length["systems"].values())
 
     append = ResultFile.append
     stops = iter([False, True])
@@ -177,18 +178,27 @@ def test_evaluate_prints_without_a_file_and_refuses_lengths_that_no_text_has(com
     assert "cut" in refused("evaluate", "--data", EXAMPLES, "--lengths", "[0]", "--steps", "0")
 
 
-def test_evaluate_without_its_packages_names_the_pip_line(refused, monkeypatch):
-    import importlib
-
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("rouge_score", "evaluate", ["evaluate", "--data", EXAMPLES]),
+        ("matplotlib", "plot", ["invert", "--text", "a", "--plot", "a.png"]),
+        ("accelerate", "train", ["train", "--output", "x", "--corpora", '[{"path": "a.txt"}]']),
+        ("wandb", "wandb", ["train", "--output", "x", "--corpora", '[{"path": "a.txt"}]', "--tracker", "wandb"]),
+    ],
+)
+def test_a_missing_package_is_answered_with_the_pip_line(refused, monkeypatch, tmp_path, package, extra, arguments):
+    monkeypatch.chdir(tmp_path)
     import_module = importlib.import_module
 
     def absent(name, *rest):
-        if name == "rouge_score":
+        if name == package:
             raise ImportError(name)
         return import_module(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    assert "pip install 'unembed[evaluate]'" in refused("evaluate", "--data", EXAMPLES)
+    assert f"pip install 'unembed[{extra}]'" in refused(*arguments)
+    assert not list(tmp_path.iterdir())
 
 
 # --- demo ---

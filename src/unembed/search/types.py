@@ -39,8 +39,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "edits": 0, "regrown": 0, "top_k": 0,
-            "patience": 1, "seed": 0, "targets_at_once": 1,
+            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "edits": 0, "regrown": 0,
+            "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
