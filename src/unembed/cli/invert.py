@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def invert(
-    text: list[str] | str | None = None,
+    text: str | None = None,
     vectors: str | None = None,
     output: str | None = None,
     model: str = "all-MiniLM-L6-v2",
@@ -44,7 +44,7 @@ def invert(
     """Turn vectors back into text.
 
     Args:
-        text: a text, or a list of texts, to embed and invert.
+        text: a text to embed and invert.
         vectors: a .npy, .npz, .parquet, .jsonl or .safetensors file of vectors, or - for JSON lines on standard input.
         output: JSONL file for the results; a run that was stopped goes on where it was. Without it: a table.
         model: name of a shipped model, a folder, or a hub id.
@@ -73,7 +73,7 @@ def invert(
     from unembed.inverter import Inverter, load
     from unembed.search.trace import plot_traces
 
-    source = _Source([text] if isinstance(text, str) else text, vectors, ids_field, vector_field, limit)
+    source = _Source(None if text is None else [text], vectors, ids_field, vector_field, limit)
     config = Inverter.search_config(
         steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, targets_at_once=targets_at_once
     )

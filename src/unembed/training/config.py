@@ -15,7 +15,7 @@ class SourceConfig:
     """One corpus."""
 
     path: str
-    """A .txt, .jsonl or .parquet file (also .gz or .xz), a folder of them, or hf:NAME[:CONFIG][#SPLIT] to stream a
+    """A .txt, .jsonl or .parquet file (also .gz or .xz), a folder of them, or `hf:NAME[:CONFIG][#SPLIT]` to stream a
     Hugging Face dataset."""
     weight: float = 1.0
     """Share of the training spans, relative to the other sources."""
