@@ -167,13 +167,14 @@ def test_a_text_is_taken_as_it_stands(command, inverter, monkeypatch, text):
     assert asked[0] == [text]
 
 
-def test_a_list_of_texts_and_a_result_file(command, tmp_path):
+def test_a_text_and_a_result_file(command, tmp_path):
     out = tmp_path / "new" / "out.jsonl"
-    code, printed, _ = command("invert", "--text", json.dumps(TEXTS[:2]), *GREEDY, "-o", out, "--candidates", "true")
+    code, printed, _ = command("invert", "--text", "- milk", *GREEDY, "-o", out, "--candidates", "true")
     assert (code, printed) == (0, "")
     header, rows = read_results(out)
     assert header["kind"] == "invert" and header["config"]["steps"] == 0
-    assert [row["id"] for row in rows] == ["0", "1"]
+    assert header["config"]["source"] == ["- milk"]  # what looks like YAML stays the text it is
+    assert [row["id"] for row in rows] == ["0"]
     assert "candidates" in rows[0] and "trace" not in rows[0]
     assert {"text", "cosine", "exact", "steps", "queries", "stopped", "seconds"} <= rows[0].keys()
 
