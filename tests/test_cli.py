@@ -153,7 +153,9 @@ def test_how_a_search_went_is_printed_on_demand(command):
     assert code == 0 and "vector 0, stopped: " in out and "step   0" in out and "queries  cosine" in out
 
 
-@pytest.mark.parametrize("text", ["null", "- item", "#5 is out", "a: b", "123", "~", '"so"', "[1] says", "{x}", "true"])
+@pytest.mark.parametrize(
+    "text", ["null", "- item", "#5 is out", "a: b", "123", "~", '"so"', "[1] says", '["a"]', "{x}"]
+)
 def test_a_text_is_taken_as_it_stands(command, inverter, monkeypatch, text):
     asked = []
     encode = inverter.embedder.encode
@@ -219,7 +221,7 @@ def test_the_fields_of_a_file_can_be_named(command, refused, tmp_path, vectors):
     np.savez(tmp_path / "v.npz", one=vectors[:2], other=vectors[2:4], name=np.array(["x", "y"]))
     assert "one" in refused("invert", "--vectors", tmp_path / "v.npz", *GREEDY)
     fields = ["--vector-field", "other", "--ids-field", "name"]
-    code, out, _ = command("invert", "--vectors", tmp_path / "v.npz", *fields, "--dry-run", "true")
+    code, out, _ = command("invert", "--vectors", tmp_path / "v.npz", *fields, "--dry-run")
     assert code == 0 and "2 vectors" in out
     assert command("invert", "--vectors", tmp_path / "v.npz", *fields, *GREEDY, "-o", tmp_path / "o.jsonl")[0] == 0
     assert list(texts_in(tmp_path / "o.jsonl")) == ["x", "y"]
@@ -243,10 +245,10 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(command,
     assert out.read_bytes() == before and inverter.embedder.queries == asked
     message = refused(*arguments, "--seed", "5")
     assert "seed: 0 there, 5 now" in message and "--overwrite" in message and out.read_bytes() == before
-    assert command(*arguments, "--seed", "5", "--overwrite", "true")[0] == 0
+    assert command(*arguments, "--seed", "5", "--overwrite")[0] == 0
     assert read_results(out)[0]["config"]["seed"] == 5 and len(texts_in(out)) == len(TEXTS)
     (tmp_path / "mine.txt").write_text("precious\n")
-    refused("invert", "--vectors", npy, "-o", tmp_path / "mine.txt", *GREEDY, "--overwrite", "true")
+    refused("invert", "--vectors", npy, "-o", tmp_path / "mine.txt", *GREEDY, "--overwrite")
     assert (tmp_path / "mine.txt").read_text() == "precious\n"
 
 

@@ -84,15 +84,15 @@ def spell(arguments: Sequence[str]) -> list[str]:
 
 
 def literal(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag as it was typed, None without one or for a JSON list. Values are read as YAML, which makes
-    nothing of the texts "null" and "#5" and a list of "- a"."""
+    """The value of a flag as it was typed, or None. Values are read as YAML, which makes nothing of the texts "null",
+    "~" and "#5"."""
     value = None
     for i, argument in enumerate(arguments):
         if argument == flag and i + 1 < len(arguments):
             value = arguments[i + 1]
         elif argument.startswith(f"{flag}="):
             value = argument.removeprefix(f"{flag}=")
-    return None if value is None or value.lstrip().startswith('["') else value
+    return value
 
 
 def run(arguments: Sequence[str]) -> int:
