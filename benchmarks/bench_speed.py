@@ -192,7 +192,9 @@ def main() -> None:
     report["embedding"] = embedding(inverter, texts, runs)
     vectors = inverter.embedder.encode(texts[:: 8 if args.quick else 4])
     report["inversion"] = {
-        f"steps {steps}, beam {beam}": inversion(inverter, vectors[:32] if steps else vectors, steps, beam)
+        f"steps {steps}, beam {beam}": inversion(
+            inverter, vectors[: 8 if args.quick else 32] if steps else vectors, steps, beam
+        )
         for steps, beam in ((0, 1), (5, 4), (20, 4))
     }
     with tempfile.TemporaryDirectory() as folder:
