@@ -15,8 +15,9 @@ from unembed.checkpoints import SHIPPED, load_model, native, resolve
 from unembed.embedders import EmbedderSpec
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
 from unembed.inverter import Inverter, load
-from unembed.models.native import NativeConfig, NativeModel, NativeNetwork, text_and_labels
-from unembed.models.tokenizer import TextTokenizer
+from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.native.network import text_and_labels
+from unembed.models.native.tokenizer import TextTokenizer
 
 CPU = torch.device("cpu")
 TEXTS = ["The cat sat on the mat.", "Invoice 4711 is due on Monday.", "Größe 你好"]

@@ -16,8 +16,9 @@ import torch
 from unembed.checkpoints import load_model
 from unembed.errors import CheckpointError
 from unembed.models.base import GREEDY, Sampling
-from unembed.models.generation import Decoder, beam_search, choose, filter_logprobs, generate
-from unembed.models.native import (
+from unembed.models.native.generation import Decoder, beam_search, choose, filter_logprobs, generate
+from unembed.models.native.model import change
+from unembed.models.native.network import (
     IGNORED,
     NativeConfig,
     NativeNetwork,
@@ -25,7 +26,7 @@ from unembed.models.native import (
     prefix_mask,
     text_and_labels,
 )
-from unembed.models.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 DIM = 16
 TEXTS = [
@@ -391,6 +392,40 @@ def test_a_text_beyond_the_limit_is_scored_as_far_as_it_can_be_written(real, vec
 
 
 # --- the network ---
+
+
+def test_a_change_is_one_token():
+    rng = np.random.default_rng(0)
+    found = {tuple(change([5, 6, 7], 1, 9, rng)) for _ in range(20)}
+    assert found == {(5, 9, 7), (5, 9, 6, 7)}, "in the stead of what is there, or before it"
+    assert change([5, 6, 7], 1, 7, rng) == [5, 7], "the next token: the one before it is left out"
+    assert change([5, 6, 7], 3, 9, rng) == [5, 6, 7, 9] and change([], 0, 9, rng) == [9]
+
+
+def test_variations_come_from_the_target_and_the_hypothesis(real, vectors, minilm, monkeypatch):
+    hypotheses = [
+        "The patient was given 20 mg of water and sent away.",
+        "Please write",
+        "",
+        "Light",
+        "Zurich in winter",
+    ]
+    embedded = minilm.encode([text or "." for text in hypotheses])
+    varied = real.vary(vectors, hypotheses, embedded, 8, seed=3)
+    assert [len(row) for row in varied] == [8] * 5
+    assert real.vary(vectors, hypotheses, embedded, 8, seed=3) == varied != real.vary(vectors, hypotheses, embedded, 8)
+    for text, row in zip(hypotheses, varied, strict=True):
+        assert text not in row and len(set(row)) > 4
+        assert all(abs(len(new.split()) - len(text.split())) <= 1 for new in row)
+    wrong = real.vary(np.roll(vectors, 2, axis=0), hypotheses, embedded, 8, seed=3)
+
+    def cosine(rows):
+        return np.mean([(minilm.encode(row) @ target).mean() for row, target in zip(rows, vectors, strict=True)])
+
+    assert cosine(varied) > cosine(wrong)
+    monkeypatch.setattr(real, "batch_size", 2)
+    assert [len(row) for row in real.vary(vectors, hypotheses, embedded, 8)] == [8] * 5
+    assert real.vary(vectors[:0], [], embedded[:0]) == []
 
 
 def test_prefix_mask():

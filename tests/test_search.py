@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,43 @@ def test_the_score_is_cosine_and_prior(embedder):
     [found] = run(Listed(NEAR), embedder, prior_weight=0.01, steps=0, sequence_beam_width=5)
     for candidate in found.candidates:
         assert candidate.score == pytest.approx(candidate.cosine - 0.01 * len(candidate.text))
+
+
+def test_the_prior_is_asked_only_where_it_can_decide(embedder, monkeypatch):
+    settings = {"prior_weight": 0.005, "sequence_beam_width": 2, "steps": 8, "patience": 9}
+    found = run(Listed(NEAR, NEAR[1:4]), embedder, **settings)
+    scored = []
+
+    class Counting(Listed):
+        def score(self, texts, targets=None):
+            scored.extend(texts)
+            return super().score(texts, targets)
+
+    assert run(Counting(NEAR, NEAR[1:4]), embedder, **settings) == found
+    assert len(scored) < 0.7 * found[0].queries
+
+    def plain(self, states, judged):
+        return [[replace(c, score=c.cosine - 0.005 * len(c.text)) for c in found] for found in judged]
+
+    monkeypatch.setattr(Search, "_weigh", plain)
+    [without] = run(Listed(NEAR, NEAR[1:4]), embedder, **settings)
+    assert without.candidates == found[0].candidates and without.trace == found[0].trace
+
+
+def test_variations_are_asked_of_every_kept_text(embedder):
+    class Varying(Listed):
+        def vary(self, targets, hypotheses, hypothesis_vectors, n=1, seed=0):
+            self.calls.append(("vary", len(hypotheses), n))
+            assert len(targets) == len(hypotheses) == len(hypothesis_vectors)
+            return [[f"the {text}", TRUTH][:n] for text in hypotheses]
+
+    model = Varying(NEAR)
+    [found] = run(model, embedder, corrections=0, edits=0, variations=2)
+    assert found.exact and found.candidates[0].origin == "variation" and found.steps == 1
+    assert model.calls[-1] == ("vary", 4, 2)
+    model = Varying(NEAR)
+    run(model, embedder, edits=0, variations=0)
+    assert not model.count("vary")
 
 
 def test_a_search_that_stalls_is_given_up(embedder):
@@ -312,8 +350,9 @@ def test_only_the_beam_keeps_vectors(embedder, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", 0), ("corrections", -1), ("edits", -1), ("budget", 0),
-        ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("patience", 0),
+        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", 0), ("corrections", -1), ("variations", -1),
+        ("edits", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5),
+        ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1),
     ],
 )  # fmt: skip

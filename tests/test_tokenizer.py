@@ -6,7 +6,7 @@ import pytest
 
 from unembed.checkpoints import resolve
 from unembed.errors import CheckpointError
-from unembed.models.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import errno
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from unembed.checkpoints import load_model
 from unembed.embedders import EmbedderSpec
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
 from unembed.inverter import load
-from unembed.models.tokenizer import TextTokenizer
+from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training import state
 from unembed.training import vectors as training_vectors
 from unembed.training.config import (
@@ -29,6 +32,7 @@ from unembed.training.config import (
     SpanConfig,
     TrainConfig,
 )
+from unembed.training.corpora import Corpus
 from unembed.training.loop import Trainer, train
 from unembed.training.vectors import VectorFolder, write_vectors
 
@@ -163,6 +167,31 @@ def test_a_finished_run_is_not_trained_again_but_can_be_lengthened(recipe):
     assert len(losses(config)) == 4 and not torch.equal(weights(config), before)
 
 
+def test_two_processes_train_one_model_and_go_on_where_they_were(recipe):
+    """As a user starts them, with the real embedder; each process draws texts of its own."""
+    config = recipe(max_steps=2)
+    path = Path(config.output).with_suffix(".yaml")
+
+    def launch(steps):
+        path.write_text(yaml.safe_dump({**config.to_dict(), "max_steps": steps}), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += ["-m", "unembed.cli.main", "train", "--config", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-2000:]
+        newest = state.latest_state(Path(config.output) / "checkpoints")
+        return state.read_position(newest)
+
+    first = launch(2)
+    assert first["step"] == 2 and len(first["places"]) == 2
+    second = launch(4)
+    assert second["step"] == 4 and second["places"] != first["places"]
+    assert [row["step"] for row in curve(config) if "loss" in row] == [1, 2, 3, 4], "only one process writes"
+    assert torch.isfinite(weights(config)).all()
+    train(recipe("alone", max_steps=2))
+    assert losses(config)[0] == pytest.approx(losses(recipe("alone"))[0], rel=1e-4)
+    assert losses(config)[1] != pytest.approx(losses(recipe("alone"))[1], rel=1e-7), "two gradients were averaged"
+
+
 def test_the_seed_decides(recipe):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(recipe(name, seed=seed, max_steps=2))
@@ -170,7 +199,7 @@ def test_the_seed_decides(recipe):
 
 
 def test_training_lowers_the_loss_and_makes_a_model_that_inverts(recipe, minilm, texts):
-    config = recipe(max_steps=40, batch_tokens=720, chunk=400, objective=ObjectiveConfig(hypothesis_share=0.1))
+    config = recipe(max_steps=30, batch_tokens=720, chunk=300, objective=ObjectiveConfig(hypothesis_share=0.1))
     model = train(config)
     drawn = losses(config)
     assert drawn[0] == pytest.approx(math.log(400), abs=0.1), "a fresh network knows nothing"
@@ -185,10 +214,11 @@ def test_training_lowers_the_loss_and_makes_a_model_that_inverts(recipe, minilm,
     files = {file.name for file in model_of(config).iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "controls.jsonl"} <= files
     training = json.loads((model_of(config) / "config.json").read_text(encoding="utf-8"))["training"]
-    assert training["steps"] == 40 and training["tokens"] > 1000
+    assert training["steps"] == 30 and training["tokens"] > 1000
 
 
-def test_a_tokenizer_is_made_where_none_is_given(recipe):
+def test_a_tokenizer_is_made_where_none_is_given(recipe, monkeypatch):
+    monkeypatch.setattr(Corpus.tokenizer_texts, "__defaults__", (2000, 0))  # texts to learn from: fewer, for time
     config = recipe(tokenizer=None, max_steps=1, model=replace(recipe().model, vocab_size=300))
     train(config)
     made = TextTokenizer.load(Path(config.output) / "tokenizer.json")
@@ -272,8 +302,8 @@ def test_an_output_that_cannot_be_written(recipe, tmp_path):
 
 def test_texts_that_fit_no_length_are_an_error_and_not_an_endless_search(recipe, tmp_path):
     (tmp_path / "long.txt").write_text(" ".join(f"word{i}" for i in range(200)) + "\n")
-    with pytest.raises(InputError, match=r"none of 48 texts fits spans.lengths \(24"):
-        train(recipe(corpora=[SourceConfig(str(tmp_path / "long.txt"), whole=True)]))
+    with pytest.raises(InputError, match=r"none of 4 texts fits spans.lengths \(24"):
+        train(recipe(corpora=[SourceConfig(str(tmp_path / "long.txt"), whole=True)], chunk=4))
 
 
 def test_missing_files(recipe, tmp_path):

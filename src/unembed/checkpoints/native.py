@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError, StorageError
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
-from unembed.models.tokenizer import TextTokenizer
+from unembed.models.native.tokenizer import TextTokenizer
 
 FORMAT = "unembed-native"
 VERSION = 1

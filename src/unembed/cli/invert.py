@@ -202,7 +202,8 @@ def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _plan(source: _Source, config: SearchConfig, model: str) -> str:
     count = source.count() if source.vectors != "-" else source.limit
-    per_round = config.sequence_beam_width * (config.corrections + config.regrown) + config.edits
+    of_each = config.corrections + config.variations + config.regrown
+    per_round = config.sequence_beam_width * of_each + config.edits
     most = 1 + (config.hypotheses + config.steps * per_round if config.steps else config.sequence_beam_width - 1)
     most = min(most, config.budget or most)
     total = "unknown" if count is None else f"at most {count * most}"

@@ -73,6 +73,13 @@ class InversionModel(ABC):
     ) -> list[list[Hypothesis]]:
         """Keep the given start of each text and write the rest of it anew."""
 
+    def vary(
+        self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0
+    ) -> list[list[str]]:
+        """Up to n texts for each row that differ from its hypothesis in one token, where and as the model doubts it.
+        A family that cannot tell proposes none."""
+        return [[] for _ in hypotheses]
+
     @abstractmethod
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         """log p(text | target), or the prior log p(text) without targets, in nats [rows]."""

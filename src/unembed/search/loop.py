@@ -14,7 +14,7 @@ with the beam and not with its square, and exactness is verified instead of assu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,22 +89,26 @@ class Search:
         return [[Proposal(hypothesis.text, "hypothesis") for hypothesis in row] for row in rows]
 
     def _improve(self, states: list[Target]) -> list[list[Proposal]]:
-        """Proposals of one round: corrections of every beam member; edits; after a round without progress, regrowth."""
+        """Proposals of one round: corrections and variations of every beam member; edits; after a round without
+        progress, regrowth."""
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out: list[list[Proposal]] = [[] for _ in states]
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
-        if config.corrections and members:
-            corrected = self.model.correct(
+        if members and (config.corrections or config.variations):
+            kept = (
                 np.stack([states[i].vector for i, _ in members]),
                 [states[i].beam[member].text for i, member in members],
                 np.stack([states[i].beam_vectors[member] for i, member in members]),
-                config.corrections,
-                self.sampling,
-                seed,
             )
-            for (i, _), row in zip(members, corrected, strict=True):
-                out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
+            if config.corrections:
+                corrected = self.model.correct(*kept, config.corrections, self.sampling, seed)
+                for (i, _), row in zip(members, corrected, strict=True):
+                    out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
+            if config.variations:
+                varied = self.model.vary(*kept, config.variations, seed)
+                for (i, _), texts in zip(members, varied, strict=True):
+                    out[i] += [Proposal(text, "variation") for text in texts]
         stalled = [(i, member) for i, member in members if states[i].since_better]
         if config.regrown and stalled:
             starts = []
@@ -133,12 +137,14 @@ class Search:
         fresh = [self._fresh(state, row) for state, row in zip(states, proposals, strict=True)]
         texts = list(dict.fromkeys(proposal.text for row in fresh for proposal in row))
         vectors = dict(zip(texts, self.embedder.encode(texts), strict=True))
-        prior: dict[str, float] = {}
+        judged = [
+            [self._candidate(state, proposal, vectors[proposal.text]) for proposal in row]
+            for state, row in zip(states, fresh, strict=True)
+        ]
         if self.config.prior_weight:
-            prior = dict(zip(texts, self.model.score(texts).tolist(), strict=True))
-        for state, row in zip(states, fresh, strict=True):
+            judged = self._weigh(states, judged)
+        for state, row, found in zip(states, fresh, judged, strict=True):
             before = state.beam[0].score if state.beam else -np.inf
-            found = [self._candidate(state, proposal, vectors[proposal.text], prior) for proposal in row]
             self._keep(state, found, [vectors[proposal.text] for proposal in row])
             state.queries += len(row)
             if state.beam:
@@ -162,12 +168,30 @@ class Search:
                 out.append(proposal)
         return out
 
-    def _candidate(self, state: Target, proposal: Proposal, vector: np.ndarray, prior: dict[str, float]) -> Candidate:
+    def _weigh(self, states: list[Target], judged: list[list[Candidate]]) -> list[list[Candidate]]:
+        """Add λ · log p to the scores that it can decide: log p is never above 0, so a text whose cosine alone does not
+        reach the beam needs no prior."""
+        config, width = self.config, self.config.sequence_beam_width
+        floors = [state.beam[-1].score if len(state.beam) == width else -np.inf for state in states]
+        texts = list(
+            dict.fromkeys(
+                candidate.text
+                for floor, found in zip(floors, judged, strict=True)
+                for candidate in found
+                if candidate.exact or candidate.cosine > floor
+            )
+        )
+        prior = dict(zip(texts, (config.prior_weight * self.model.score(texts)).tolist(), strict=True))
+        return [
+            [replace(candidate, score=candidate.cosine + prior.get(candidate.text, -np.inf)) for candidate in found]
+            for found in judged
+        ]
+
+    def _candidate(self, state: Target, proposal: Proposal, vector: np.ndarray) -> Candidate:
         a, b = state.vector.astype(np.float64), vector.astype(np.float64)
         cosine = float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-        score = cosine + self.config.prior_weight * prior.get(proposal.text, 0.0)
         exact = bool(np.linalg.norm(a - b) <= self.tolerance)
-        return Candidate(proposal.text, cosine, score, exact, proposal.origin, state.step)
+        return Candidate(proposal.text, cosine, cosine, exact, proposal.origin, state.step)
 
     def _keep(self, state: Target, found: list[Candidate], vectors: list[np.ndarray]) -> None:
         """The best `sequence_beam_width` of the beam and what was found; an exact candidate goes before all others."""
@@ -175,7 +199,7 @@ class Search:
         both.sort(key=lambda pair: (pair[0].exact, pair[0].score), reverse=True)
         del both[self.config.sequence_beam_width :]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
-        state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.score, reverse=True)[:POOL]
+        state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
 
     def _why_stop(self, state: Target) -> str:
         config = self.config

@@ -22,6 +22,8 @@ class SearchConfig:
     """Texts the hypothesizer samples for each target before the first round, when there are rounds."""
     corrections: int = 2
     """Corrections written of each kept hypothesis in a round."""
+    variations: int = 4
+    """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
     edits: int = 24
     """Crossovers and word edits tried in a round, made without the network."""
     regrown: int = 1
@@ -39,8 +41,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "edits": 0, "regrown": 0,
-            "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
+            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0, "edits": 0,
+            "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -65,7 +67,8 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, regrowth, crossover, substitution, insertion, deletion, move."""
+    """Which move made it: hypothesis, correction, variation, regrowth, crossover, substitution, insertion, deletion or
+    move."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 

@@ -1,7 +1,8 @@
-"""From texts to training batches: chunks of spans are cut, embedded on the fly, and padded to a few fixed lengths."""
+"""From texts to training batches: chunks of spans are cut, embedded on the fly, sorted by length and padded."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from unembed.embedders import Embedder
-from unembed.models.tokenizer import TextTokenizer
+from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training.config import ObjectiveConfig, TrainConfig
 from unembed.training.corpora import Corpus
 from unembed.training.vectors import VectorFolder
@@ -60,42 +61,26 @@ class StoredSource:
 def batches_of_chunk(
     source: ChunkSource, number: int, tokenizer: TextTokenizer, config: TrainConfig, rank: int
 ) -> Iterator[Batch]:
-    """The batches of one chunk in a fixed random order. What does not fill a batch of its length moves up to the next
-    length; the few rows left at the end are dropped (a chunk is drawn at random anyway)."""
+    """The batches of one chunk in a fixed random order. Rows of about one length go together, so little is padding;
+    texts beyond the longest of spans.lengths are left out, and so is a last batch that would be less than half full."""
     texts, vectors = source.chunk(number)
     ids = tokenizer.encode(texts)
-    order = np.argsort([len(row) for row in ids], kind="stable").tolist()
+    lengths = sorted(config.spans.lengths)
+    order = [
+        i for i in np.argsort([-len(row) for row in ids], kind="stable").tolist() if 0 < len(ids[i]) <= lengths[-1]
+    ]
     batches: list[tuple[list[int], int]] = []
-    waiting: list[int] = []
-    widths = iter(sorted(config.spans.lengths))
-    width = next(widths)
-    for i in order:
-        while len(ids[i]) > width:
-            batches, waiting = _fill(batches, waiting, width, config.batch_tokens)
-            width = next(widths, 0)
-            if not width:
-                break
-        if not width:
-            break
-        if ids[i]:
-            waiting.append(i)
-    batches, waiting = _fill(batches, waiting, width or max(config.spans.lengths), config.batch_tokens)
-    if not batches and waiting:  # a chunk smaller than one batch: better a small batch than none
-        batches = [(waiting, max(config.spans.lengths))]
+    while order:
+        width = lengths[bisect_left(lengths, len(ids[order[0]]))]
+        size = max(1, config.batch_tokens // width)
+        if len(order) >= size / 2 or not batches:
+            batches.append((order[:size], width))
+        order = order[size:]
     rng = np.random.default_rng([config.seed, rank, number, 1])
     for at in rng.permutation(len(batches)).tolist():
-        rows, batch_width = batches[at]
+        rows, width = batches[at]
         hypothesis = bool(rng.random() < config.objective.hypothesis_share)
-        yield Batch([ids[i] for i in rows], vectors[rows], batch_width, hypothesis)
-
-
-def _fill(
-    batches: list[tuple[list[int], int]], waiting: list[int], width: int, batch_tokens: int
-) -> tuple[list[tuple[list[int], int]], list[int]]:
-    rows = max(1, batch_tokens // width)
-    whole = len(waiting) // rows * rows
-    batches += [(waiting[i : i + rows], width) for i in range(0, whole, rows)]
-    return batches, waiting[whole:]
+        yield Batch([ids[i] for i in rows], vectors[rows], width, hypothesis)
 
 
 def disturb(targets: np.ndarray, config: ObjectiveConfig, rng: np.random.Generator) -> np.ndarray:

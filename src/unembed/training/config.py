@@ -50,8 +50,8 @@ class SpanConfig:
     max_words: int = 56
     sentence_start: float = 0.6
     """Share of the spans that begin where a sentence does; the others begin at any word."""
-    lengths: list[int] = field(default_factory=lambda: [12, 24, 48, 96])
-    """Token lengths to which batches are padded: few fixed shapes, so that a compiled step is compiled seldom."""
+    lengths: list[int] = field(default_factory=lambda: [4, 8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96])
+    """Token lengths to which batches are padded; texts beyond the longest are left out."""
 
 
 @dataclass

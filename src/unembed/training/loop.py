@@ -17,7 +17,7 @@ from typing import TextIO
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
 from unembed.checkpoints import native
@@ -25,9 +25,10 @@ from unembed.embedders import Embedder, EmbedderSpec, check_match, embedder
 from unembed.errors import InputError, StorageError
 from unembed.metrics import token_f1
 from unembed.models.base import GREEDY, Sampling
-from unembed.models.generation import generate
-from unembed.models.native import IGNORED, NativeConfig, NativeModel, NativeNetwork, pad_rows, text_and_labels
-from unembed.models.tokenizer import TextTokenizer
+from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.native.generation import generate
+from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
+from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training import state
 from unembed.training.batches import (
     Batch,
@@ -116,9 +117,7 @@ class Trainer:
             self._record()
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
-            # One graph for each length with and without a hypothesis; the default limit would fall back to eager.
-            torch._dynamo.config.recompile_limit = 4 * len(config.spans.lengths)
-            self.objective = torch.compile(self.objective, dynamic=False)
+            self.objective = torch.compile(self.objective, dynamic=True)  # one graph for all lengths
 
     # Opening what the run needs
 
@@ -136,7 +135,7 @@ class Trainer:
             for path in config.heldout
             for text in read_texts(SourceConfig(config.locate(path), limit=config.heldout_samples))
         ]
-        self.embedder: Embedder = embedder(config.embedder, dtype=config.embedder_dtype, device=config.device)
+        self.embedder: Embedder = embedder(config.embedder, dtype=config.embedder_dtype, device=str(self.device))
         if config.vectors:
             folder = VectorFolder(config.vectors)
             check_match(folder.spec, self.embedder.spec, expected_name="the vectors", actual_name="the embedder")
@@ -171,6 +170,9 @@ class Trainer:
                     f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}"
                 )
             state.load_state(newest, self.net, self.optimisers)
+            places = saved.pop("places", [])
+            if len(places) == self.accelerator.num_processes:
+                saved["chunk"], saved["batch"] = places[self.rank]
             self.position = Position(**saved)
             log.info("continuing from step %d", self.position.step)
 
@@ -212,10 +214,11 @@ class Trainer:
                 self._log(curve, self.evaluate(), began)
             if self._time_to_save(saved) or last:
                 saved = time.monotonic()
+                # Chunks of different processes may hold different numbers of batches.
+                places = gather_object([(position.chunk, position.batch)])
                 if self.accelerator.is_main_process:
-                    state.save_state(
-                        self.output / "checkpoints", self.net, self.optimisers, asdict(position), config.keep
-                    )
+                    whole = {**asdict(position), "places": places}
+                    state.save_state(self.output / "checkpoints", self.net, self.optimisers, whole, config.keep)
                 self.accelerator.wait_for_everyone()
         if curve:
             curve.close()

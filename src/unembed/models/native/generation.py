@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unembed.models.base import Sampling
-from unembed.models.native import Cache, NativeNetwork
-from unembed.models.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from unembed.models.native.network import Cache, NativeNetwork
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 COMPACT_BELOW = 0.75  # drop finished rows from the cache once fewer than this share is still being written
 

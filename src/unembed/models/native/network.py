@@ -1,4 +1,4 @@
-"""The native inverter: ONE small network that is hypothesizer, corrector and unconditional prior.
+"""The native network: ONE small network that is hypothesizer, corrector and unconditional prior.
 
 Notable:
 - Decoder-only with a bidirectional prefix: [soft tokens of the target e] and, when there is a hypothesis, [soft tokens
@@ -21,19 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unembed.errors import CheckpointError
-from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
-from unembed.models.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
-
-if TYPE_CHECKING:
-    from unembed.embedders.spec import EmbedderSpec
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 IGNORED = -100  # target id that carries no loss
 
@@ -331,96 +326,3 @@ def text_and_labels(rows: list[list[int]], length: int | None = None) -> tuple[T
     text = pad_rows([[BOS_ID, *row] for row in rows], PAD_ID, width)
     labels = pad_rows([[*row, EOS_ID] for row in rows], IGNORED, width)
     return text, labels
-
-
-class NativeModel(InversionModel):
-    """A native network with its tokenizer and the spec of the embedder it inverts."""
-
-    family = "native"
-
-    def __init__(
-        self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256
-    ) -> None:
-        self.net, self.tokenizer, self.spec = net, tokenizer, spec
-        self.max_tokens = net.config.max_tokens
-        self.batch_size = batch_size
-        """Texts written at a time: memory grows with it, results do not depend on it when decoding greedily."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.net.embed.weight.dtype
-
-    def tensor(self, vectors: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
-
-    def ids(self, texts: Sequence[str]) -> Tensor:
-        return pad_rows([row[: self.max_tokens] for row in self.tokenizer.encode(texts)]).to(self.net.device)
-
-    def write(
-        self,
-        targets: np.ndarray,
-        n: int,
-        sampling: Sampling,
-        seed: int,
-        hypotheses: Sequence[str] | None = None,
-        hypothesis_vectors: np.ndarray | None = None,
-        starts: Sequence[str] | None = None,
-    ) -> list[list[Hypothesis]]:
-        """All three ways of writing, in batches of about `batch_size` texts."""
-        from unembed.models.generation import generate  # generation imports this module
-
-        out: list[list[Hypothesis]] = []
-        generator = torch.Generator(device=self.net.device).manual_seed(seed)
-        rows = max(1, self.batch_size // max(n, sampling.beams))
-        for i in range(0, len(targets), rows):
-            part = slice(i, i + rows)
-            written = generate(
-                self.net,
-                self.tensor(targets[part]),
-                None if hypotheses is None else self.ids(hypotheses[part]),
-                None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
-                n=n,
-                sampling=sampling,
-                max_tokens=self.max_tokens,
-                generator=generator,
-                starts=None if starts is None else self.tokenizer.encode(starts[part]),
-                dtype=self.dtype,
-            )
-            texts = self.tokenizer.decode([text.ids for row in written for text in row])
-            flat = iter(texts)
-            out += [[Hypothesis(next(flat), text.logprob) for text in row] for row in written]
-        return out
-
-    def hypothesize(
-        self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed)
-
-    def correct(
-        self,
-        targets: np.ndarray,
-        hypotheses: Sequence[str],
-        hypothesis_vectors: np.ndarray,
-        n: int = 1,
-        sampling: Sampling = GREEDY,
-        seed: int = 0,
-    ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors)
-
-    def regrow(
-        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed, starts=starts)
-
-    @torch.inference_mode()
-    def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
-        if targets is None:
-            targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
-        out = []
-        for i in range(0, len(texts), self.batch_size):
-            rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts[i : i + self.batch_size])]
-            text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
-            logits = self.net(self.tensor(targets[i : i + self.batch_size]), text, dtype=self.dtype)
-            token_loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # B T
-            out.append(-token_loss.sum(dim=1).cpu().numpy())
-        return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)

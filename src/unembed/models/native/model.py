@@ -1,0 +1,149 @@
+"""The native inverter as the search sees it: texts in and out, in batches, around one network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.native.generation import generate
+from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
+
+if TYPE_CHECKING:
+    from unembed.embedders.spec import EmbedderSpec
+
+VARIED = 8  # likeliest tokens at each place among which `vary` draws
+
+
+def change(ids: list[int], place: int, token: int, rng: np.random.Generator) -> list[int]:
+    """`ids` with `token` at `place`: in front of what stands there or, as often, in its stead."""
+    if place + 1 < len(ids) and ids[place + 1] == token:
+        return ids[:place] + ids[place + 1 :]
+    return [*ids[:place], token, *ids[place + int(rng.random() < 0.5) :]]
+
+
+class NativeModel(InversionModel):
+    """A native network with its tokenizer and the spec of the embedder it inverts."""
+
+    family = "native"
+
+    def __init__(
+        self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256
+    ) -> None:
+        self.net, self.tokenizer, self.spec = net, tokenizer, spec
+        self.max_tokens = net.config.max_tokens
+        self.batch_size = batch_size
+        """Texts written at a time: memory grows with it, results do not depend on it when decoding greedily."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.embed.weight.dtype
+
+    def tensor(self, vectors: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
+
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        return pad_rows([row[: self.max_tokens] for row in self.tokenizer.encode(texts)]).to(self.net.device)
+
+    def write(
+        self,
+        targets: np.ndarray,
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        hypotheses: Sequence[str] | None = None,
+        hypothesis_vectors: np.ndarray | None = None,
+        starts: Sequence[str] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """All three ways of writing, in batches of about `batch_size` texts."""
+        out: list[list[Hypothesis]] = []
+        generator = torch.Generator(device=self.net.device).manual_seed(seed)
+        rows = max(1, self.batch_size // max(n, sampling.beams))
+        for i in range(0, len(targets), rows):
+            part = slice(i, i + rows)
+            written = generate(
+                self.net,
+                self.tensor(targets[part]),
+                None if hypotheses is None else self.ids(hypotheses[part]),
+                None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
+                n=n,
+                sampling=sampling,
+                max_tokens=self.max_tokens,
+                generator=generator,
+                starts=None if starts is None else self.tokenizer.encode(starts[part]),
+                dtype=self.dtype,
+            )
+            texts = self.tokenizer.decode([text.ids for row in written for text in row])
+            flat = iter(texts)
+            out += [[Hypothesis(next(flat), text.logprob) for text in row] for row in written]
+        return out
+
+    def hypothesize(
+        self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed)
+
+    def correct(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        hypothesis_vectors: np.ndarray,
+        n: int = 1,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors)
+
+    def regrow(
+        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        return self.write(targets, n, sampling, seed, starts=starts)
+
+    @torch.inference_mode()
+    def vary(
+        self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0
+    ) -> list[list[str]]:
+        """One forward pass along each hypothesis gives, at every place, what the model would rather have written there;
+        n (place, token) pairs are drawn by that probability and substituted, inserted, or, when the token is the
+        hypothesis' next one, the token before it is left out."""
+        rng = np.random.default_rng(seed)
+        generator = torch.Generator(device=self.net.device).manual_seed(seed)
+        out: list[list[str]] = []
+        for i in range(0, len(hypotheses), self.batch_size):
+            part = slice(i, i + self.batch_size)
+            rows = [row[: self.max_tokens - 1] for row in self.tokenizer.encode(hypotheses[part])]
+            text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
+            feedback = self.ids(hypotheses[part]), self.tensor(hypothesis_vectors[part])
+            logits = self.net(self.tensor(targets[part]), text, *feedback, dtype=self.dtype)  # B T V
+            doubt = logits.softmax(dim=-1)
+            doubt[:, :, [PAD_ID, BOS_ID, EOS_ID]] = 0
+            doubt.scatter_(2, labels.clamp(min=0)[:, :, None], 0)  # what stands there already is no change
+            doubt[labels == IGNORED] = 0
+            weights, tokens = doubt.topk(VARIED, dim=-1)  # B T k
+            drawn = (
+                weights.flatten(1).clamp(min=1e-12).multinomial(min(n, VARIED * text.size(1)), generator=generator)
+            )  # B n
+            chosen = tokens.flatten(1).gather(1, drawn).tolist()
+            for ids, places, new in zip(rows, (drawn // VARIED).tolist(), chosen, strict=True):
+                pairs = [(place, token) for place, token in zip(places, new, strict=True) if place <= len(ids)]
+                out.append(self.tokenizer.decode([change(ids, place, token, rng) for place, token in pairs]))
+        return out
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
+        if targets is None:
+            targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
+        out = []
+        for i in range(0, len(texts), self.batch_size):
+            rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts[i : i + self.batch_size])]
+            text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
+            logits = self.net(self.tensor(targets[i : i + self.batch_size]), text, dtype=self.dtype)
+            token_loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # B T
+            out.append(-token_loss.sum(dim=1).cpu().numpy())
+        return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)
