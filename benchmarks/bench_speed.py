@@ -2,7 +2,7 @@
 
     python benchmarks/bench_speed.py [--quick] [--model all-MiniLM-L6-v2]
 
-Prints a table and writes benchmarks/results/speed.json. Rates that depend on the machine are given beside the machine's
+Prints a table and writes it to benchmarks/results/, as speed.json and speed.md. Rates that depend on the machine are given beside the machine's
 own measured matrix-multiplication rate; comparisons are made in turn in this one run and given as ratios.
 """
 
@@ -205,7 +205,10 @@ def main() -> None:
     report["benchmark_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    console().print(table([("figure", "left"), ("value", "right")], flatten(report)))
+    rows = flatten(report)
+    lines = ["| figure | value |", "|---|--:|", *(f"| {name} | {value} |" for name, value in rows)]
+    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    console().print(table([("figure", "left"), ("value", "right")], rows))
 
 
 def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:

@@ -291,11 +291,9 @@ class Trainer:
         )
 
     def _time_to_save(self, saved: float) -> bool:
-        """The main process decides, so that all save at the same step."""
+        """All processes save at the same step: the first at which one of them is due."""
         due = torch.tensor(float(time.monotonic() - saved > 60 * self.config.save_minutes), device=self.device)
-        return (
-            bool(self.accelerator.reduce(due, reduction="max") > 0) if self.accelerator.num_processes > 1 else bool(due)
-        )
+        return bool(self.accelerator.reduce(due, reduction="sum") > 0)
 
     # Looking at it
 
