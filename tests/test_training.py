@@ -167,6 +167,24 @@ def test_a_finished_run_is_not_trained_again_but_can_be_lengthened(recipe):
     assert len(losses(config)) == 4 and not torch.equal(weights(config), before)
 
 
+def test_a_lexical_head_that_starts_as_a_bag_of_words(recipe, minilm, texts):
+    made = Trainer(recipe(lexical_spans=600, chunk=300))
+    vectors = torch.from_numpy(minilm.encode(texts[-40:])) * 384**0.5
+    ids = made.tokenizer.encode(texts[-40:])
+
+    def found(weight):
+        """Share of the tokens among the 40 that the head rates highest for their own text."""
+        best = (vectors @ weight[:, :384].T).topk(40, dim=-1).indices.tolist()
+        return np.mean([len(set(row) & set(top)) / len(set(row)) for row, top in zip(ids, best, strict=True)])
+
+    weight = made.net.lexical_in.weight.detach()
+    assert found(weight) > 1.5 * found(weight.roll(7, dims=0)) and not weight[:, 384:].any()
+    made.run()
+    again = Trainer(recipe(lexical_spans=600, chunk=300))
+    assert not torch.equal(again.net.lexical_in.weight, weight), "a run that goes on is not fitted anew"
+    assert torch.equal(Trainer(recipe("b", lexical_spans=600, chunk=300)).net.lexical_in.weight, weight)
+
+
 def test_two_processes_train_one_model_and_go_on_where_they_were(recipe):
     """As a user starts them, with the real embedder; each process draws texts of its own."""
     config = recipe(max_steps=2)
@@ -321,6 +339,7 @@ def test_missing_files(recipe, tmp_path):
     ("fields", "match"),
     [
         ({"corpora": []}, "either corpora"),
+        ({"lexical_spans": 9, "model": ModelConfig(lexical_head=False)}, "needs model.lexical_head"),
         ({"vectors": "folder"}, "either corpora"),
         ({"tracker": "paper"}, "tracker 'paper'"),
         ({"dtype": "float16"}, "dtype 'float16'"),

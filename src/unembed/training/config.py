@@ -102,6 +102,8 @@ class TrainConfig:
     """A tokenizer.json to use; without it one is trained on the corpora."""
     init_from: str | None = None
     """A model folder whose weights the run starts from (fine-tuning)."""
+    lexical_spans: int = 0
+    """Spans to which the lexical head is fitted as a bag of words before the first step; 0 starts it at zero."""
     model: ModelConfig = field(default_factory=ModelConfig)
     spans: SpanConfig = field(default_factory=SpanConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -144,6 +146,8 @@ class TrainConfig:
                 f"spans.min_words is {self.spans.min_words} and max_words {self.spans.max_words}: "
                 "the first must be at least 1, the second no less"
             )
+        if self.lexical_spans and not self.model.lexical_head:
+            raise InputError("lexical_spans needs model.lexical_head: switch it on, or leave lexical_spans at 0")
         if max(self.spans.lengths) > self.model.max_tokens:
             raise InputError(
                 f"spans.lengths goes to {max(self.spans.lengths)} but model.max_tokens is {self.model.max_tokens}: "

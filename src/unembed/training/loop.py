@@ -41,6 +41,7 @@ from unembed.training.batches import (
 )
 from unembed.training.config import SourceConfig, TrainConfig
 from unembed.training.corpora import Corpus, read_texts
+from unembed.training.lexical import fit_lexical_head
 from unembed.training.optim import build_optimisers, schedule, set_learning_rate
 from unembed.training.vectors import VectorFolder
 
@@ -115,6 +116,8 @@ class Trainer:
         self._resume()
         if self.accelerator.is_main_process:
             self._record()
+            if config.lexical_spans and not self.position.step and not config.init_from:  # the others get its weights
+                fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed)
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
             self.objective = torch.compile(self.objective, dynamic=True)  # one graph for all lengths
