@@ -92,7 +92,8 @@ def run(model, embedder, targets=(TRUTH,), first=0, **config):
     """Inversions of the vectors of `targets`; what the embedder is asked is counted from here."""
     vectors = Words().encode(list(targets))
     embedder.asked.clear()
-    made = Search(model, embedder, SearchConfig(**config), TOLERANCE)
+    settings = {"corrections": 2, "edits": 24, "prior_weight": 0.0, **config}  # whatever the defaults are
+    made = Search(model, embedder, SearchConfig(**settings), TOLERANCE)
     return list(made.run(vectors, first))
 
 
@@ -331,7 +332,7 @@ def test_results_come_in_order_whatever_is_searched_together(embedder):
     assert [rows for method, rows, n in model.calls if method == "hypothesize" and n == 1] == [2, 2, 1]
     assert run(Listed(NEAR), embedder, targets[3:], first=3, steps=3) == together[3:], "as a resumed run needs"
     vectors, seen = Words().encode(targets), []
-    config = SearchConfig(steps=3)
+    config = SearchConfig(steps=3, corrections=2, edits=24, prior_weight=0.0)
     assert search(Listed(NEAR), embedder, vectors, config, TOLERANCE, seen.append) == together == seen
 
 

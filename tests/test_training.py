@@ -177,7 +177,7 @@ def test_a_lexical_head_that_starts_as_a_bag_of_words(recipe, minilm, texts):
         best = (vectors @ weight[:, :384].T).topk(40, dim=-1).indices.tolist()
         return np.mean([len(set(row) & set(top)) / len(set(row)) for row, top in zip(ids, best, strict=True)])
 
-    weight = made.net.lexical_in.weight.detach()
+    weight = made.net.lexical_in.weight.detach().clone()
     assert found(weight) > 1.5 * found(weight.roll(7, dims=0)) and not weight[:, 384:].any()
     made.run()
     again = Trainer(recipe(lexical_spans=600, chunk=300))

@@ -1,7 +1,7 @@
 """Pack a trained model for shipping: int8 weights and a model card with the figures of its reports.
 
-python recipes/minilm/pack.py runs/minilm-cpu-more/model packed --after runs/minilm-cpu/model --reports reports/*.json
-cp -r packed src/unembed/weights/minilm
+python recipes/minilm/pack.py runs/minilm-cpu/model runs/minilm-cpu/packed --reports runs/minilm-cpu/*.json
+cp -r runs/minilm-cpu/packed src/unembed/weights/minilm
 """
 
 from __future__ import annotations
@@ -58,15 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--after", type=Path, nargs="*", default=[], help="models that this one was trained on from")
     parser.add_argument("--reports", type=Path, nargs="*", default=[])
     args = parser.parse_args()
     model = native.load(args.model, torch.device("cpu"), torch.float32)
-    runs = [
-        json.loads((path / "config.json").read_text(encoding="utf-8"))["training"] for path in [*args.after, args.model]
-    ]
-    training = {key: sum(run[key] for run in runs) for key in ("steps", "tokens", "seconds")}
-    training["config"] = runs[-1]["config"]
+    config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     card = CARD.read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in model.net.parameters())
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
@@ -76,15 +71,14 @@ def main() -> None:
     hardware = reports[0]["settings"] if reports else {}
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
-        "steps": f"{training['steps']:,}",
-        "tokens": f"{training['tokens'] / 1e6:.1f}",
-        "minutes": f"{training['seconds'] / 60:.0f}",
+        "steps": str(config["training"].get("steps", "")),
+        "tokens": f"{config['training'].get('tokens', 0) / 1e6:.1f}",
         "hardware": f"{hardware.get('processor', '')}, {hardware.get('cores', '')} cores" if reports else "",
         "figures": "\n\n".join(figures(report) for report in reports) or "Not measured yet.",
     }
     for name, value in values.items():
         card = card.replace("{" + name + "}", value)
-    native.save(model, args.output, card=card, training=training, int8=True)
+    native.save(model, args.output, card=card, training=config["training"], int8=True)
     if reports:
         # The figures without the texts, which have licences of their own.
         kept = [{"settings": report["settings"], "lengths": report["lengths"]} for report in reports]

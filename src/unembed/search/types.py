@@ -20,18 +20,18 @@ class SearchConfig:
     """Embedder queries (distinct texts embedded) allowed for each target; None leaves it to `steps`."""
     hypotheses: int = 16
     """Texts the hypothesizer samples for each target before the first round, when there are rounds."""
-    corrections: int = 2
+    corrections: int = 1
     """Corrections written of each kept hypothesis in a round."""
     variations: int = 4
     """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
-    edits: int = 24
+    edits: int = 16
     """Crossovers and word edits tried in a round, made without the network."""
     regrown: int = 1
     """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
-    prior_weight: float = 0.0
+    prior_weight: float = 0.002
     """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats."""
     patience: int = 5
     """Rounds without a better score after which a target is given up."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
@@ -18,6 +17,7 @@ from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenize
 if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
 
+SCORED = 32  # texts scored at a time: their logits stay in the cache
 VARIED = 8  # likeliest tokens at each place among which `vary` draws
 
 
@@ -139,11 +139,14 @@ class NativeModel(InversionModel):
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:
             targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
-        out = []
-        for i in range(0, len(texts), self.batch_size):
-            rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts[i : i + self.batch_size])]
-            text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
-            logits = self.net(self.tensor(targets[i : i + self.batch_size]), text, dtype=self.dtype)
-            token_loss = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")  # B T
-            out.append(-token_loss.sum(dim=1).cpu().numpy())
-        return np.concatenate(out) if out else np.zeros(0, dtype=np.float32)
+        rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
+        out = np.zeros(len(rows), dtype=np.float32)
+        for i in range(0, len(rows), SCORED):
+            part = order[i : i + SCORED]
+            text, labels = (t.to(self.net.device) for t in text_and_labels([rows[j] for j in part]))
+            logits = self.net(self.tensor(targets[part]), text, dtype=self.dtype)  # B T V
+            # One pass over the logits, where cross_entropy would write them anew twice.
+            chosen = logits.gather(-1, labels.clamp(min=0)[:, :, None])[:, :, 0] - logits.logsumexp(dim=-1)  # B T
+            out[part] = chosen.masked_fill(labels == IGNORED, 0).sum(dim=1).cpu().numpy()
+        return out
