@@ -2,8 +2,9 @@
 
     python benchmarks/bench_speed.py [--quick] [--model all-MiniLM-L6-v2]
 
-Prints a table and writes it to benchmarks/results/, as speed.json and speed.md. Rates that depend on the machine are given beside the machine's
-own measured matrix-multiplication rate; comparisons are made in turn in this one run and given as ratios.
+Prints a table and writes it to benchmarks/results/, as speed.json and speed.md. Rates that depend on the machine are
+given beside the machine's own measured matrix-multiplication rate; comparisons are made in turn in this one run and
+given as ratios.
 """
 
 from __future__ import annotations
