@@ -169,8 +169,8 @@ class Search:
         return out
 
     def _weigh(self, states: list[Target], judged: list[list[Candidate]]) -> list[list[Candidate]]:
-        """Add λ · log p / words to the scores that it can decide: log p is never above 0, so a text whose cosine alone
-        does not reach the beam needs no prior."""
+        """Add λ · log p to the scores that it can decide: log p is never above 0, so a text whose cosine alone does not
+        reach the beam needs no prior."""
         config, width = self.config, self.config.sequence_beam_width
         floors = [state.beam[-1].score if len(state.beam) == width else -np.inf for state in states]
         texts = list(
@@ -181,8 +181,7 @@ class Search:
                 if candidate.exact or candidate.cosine > floor
             )
         )
-        words = np.array([max(1, len(pieces(text))) for text in texts])
-        prior = dict(zip(texts, (config.prior_weight * self.model.score(texts) / words).tolist(), strict=True))
+        prior = dict(zip(texts, (config.prior_weight * self.model.score(texts)).tolist(), strict=True))
         return [
             [replace(candidate, score=candidate.cosine + prior.get(candidate.text, -np.inf)) for candidate in found]
             for found in judged

@@ -31,9 +31,8 @@ class SearchConfig:
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
-    prior_weight: float = 0.016
-    """λ: score = cosine + λ · log p(text) / words, the model's unconditional prior in nats. Undivided, it would push
-    towards short texts."""
+    prior_weight: float = 0.002
+    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats."""
     patience: int = 5
     """Rounds without a better score after which a target is given up."""
     seed: int = 0
@@ -64,7 +63,7 @@ class Candidate:
     cosine: float
     """Of its embedding to the target."""
     score: float
-    """cosine + λ · log p / words."""
+    """cosine + λ · log p."""
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
