@@ -79,6 +79,7 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_a_traceback_only_with_debug(t
         (["invert", "--text", "a", "--budget", "0"], ["budget"]),
         (["invert", "--text", "a", "--sequence-beam-width", "0"], ["sequence_beam_width"]),
         (["invert", "--text", "a", "--targets-at-once", "0"], ["targets_at_once"]),
+        (["invert", "--text", "a", "--prior-weight", "-1"], ["prior_weight"]),
         (["invert", "--text", "a", "--limit", "-1"], ["limit"]),
         (["invert", "--text", "a", "--seed", "-5"], ["seed"]),
         (["invert", "--text", "a", "--model", "all-MiniLM-L6-v3"], ["did you mean 'all-MiniLM-L6-v2'"]),

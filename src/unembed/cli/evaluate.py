@@ -25,6 +25,7 @@ def evaluate(
     steps: int = 20,
     sequence_beam_width: int = 4,
     budget: int | None = None,
+    prior_weight: float = 0.002,
     field: str = "text",
     controls: str | None = None,
     seed: int = 0,
@@ -46,6 +47,7 @@ def evaluate(
         steps: rounds of correction; 0 is the hypothesizer alone.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
+        prior_weight: λ of score = cosine + λ · log p(text); 0 judges by the cosine alone, better for long texts.
         field: the field that holds the text in jsonl and parquet files.
         controls: a file of training texts for the first control; by default those in the model's folder.
         seed: same seed, same figures.
@@ -69,8 +71,9 @@ def evaluate(
     texts = [text for path in inputs for text in read_texts(SourceConfig(path, field=field))]
     wanted = list(lengths or LENGTHS)
     config = Inverter.search_config(
-        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, targets_at_once=targets_at_once
-    )
+        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
+        targets_at_once=targets_at_once,
+    )  # fmt: skip
     inverter = load(model, embedder, device=device, dtype=dtype)
     control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
     settings = {

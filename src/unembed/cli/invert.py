@@ -26,6 +26,7 @@ def invert(
     steps: int = 20,
     sequence_beam_width: int = 4,
     budget: int | None = None,
+    prior_weight: float = 0.002,
     seed: int = 0,
     normalize: bool = False,
     limit: int | None = None,
@@ -52,6 +53,7 @@ def invert(
         steps: rounds of correction; 0 is the hypothesizer alone.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
+        prior_weight: λ of score = cosine + λ · log p(text); 0 judges by the cosine alone, better for long texts.
         seed: same seed, same vectors, same results.
         normalize: scale the vectors to unit length.
         limit: invert only the first so many vectors.
@@ -75,8 +77,9 @@ def invert(
 
     source = _Source(None if text is None else [text], vectors, ids_field, vector_field, limit)
     config = Inverter.search_config(
-        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, targets_at_once=targets_at_once
-    )
+        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
+        targets_at_once=targets_at_once,
+    )  # fmt: skip
     if dry_run:
         console().print(_plan(source, config, model), markup=False)
         return 0
@@ -89,8 +92,8 @@ def invert(
         settings = {
             "model": model, "weights": inverter.model.digest, "embedder": inverter.embedder.spec.to_dict(),
             "steps": steps, "sequence_beam_width": sequence_beam_width, "budget": budget, "seed": seed,
-            "targets_at_once": targets_at_once, "normalize": normalize, "candidates": candidates, "trace": trace,
-            "source": vectors or source.texts,
+            "prior_weight": prior_weight, "targets_at_once": targets_at_once, "normalize": normalize,
+            "candidates": candidates, "trace": trace, "source": vectors or source.texts,
         }  # fmt: skip
         file = ResultFile(output, settings, kind="invert", overwrite=overwrite)
         done = file.done()

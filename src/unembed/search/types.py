@@ -51,6 +51,8 @@ class SearchConfig:
             raise InputError(
                 f"budget is {self.budget}: at least 1 embedder query a target is needed to know the cosine"
             )
+        if not self.prior_weight >= 0:
+            raise InputError(f"prior_weight is {self.prior_weight}: it must be 0 or more")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise InputError("temperature must be above 0 and top_p above 0 and at most 1")
 
