@@ -56,7 +56,8 @@ def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTok
 
 def _collect(source: ChunkSource, tokenizer: TextTokenizer, spans: int) -> tuple[np.ndarray, list[list[int]]]:
     """Vectors float32 [n, d] and token ids of n texts, at least `spans` of them, none empty."""
-    vectors, rows = [], []
+    vectors: list[np.ndarray] = []
+    rows: list[list[int]] = []
     number = FIRST_CHUNK
     while len(rows) < spans:
         texts, chunk = source.chunk(number)
