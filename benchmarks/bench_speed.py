@@ -180,8 +180,7 @@ def main() -> None:
     fp32, bf16 = matmul_rate(torch.float32, runs), matmul_rate(torch.bfloat16, runs)
     report: dict[str, Any] = {"hardware": hardware(), "threads": torch.get_num_threads(), "quick": args.quick}
     report["matmul"] = {"float32_flop_per_s": fp32, "bfloat16_flop_per_s": bf16}
-    report["training"] = {"eager": training(runs, compiled=False)}
-    report["training"]["compiled"] = training(runs, compiled=True)
+    report["training"] = {"eager": training(runs, compiled=False), "compiled": training(runs, compiled=True)}
     for figures in report["training"].values():
         figures["share_of_matmul"] = figures["flop_per_s"] / bf16
     began = time.perf_counter()

@@ -23,8 +23,8 @@ FIRST_CHUNK = 1 << 30  # chunks that training does not reach
 log = logging.getLogger("unembed.train")
 
 
-def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTokenizer, spans: int, seed: int) -> float:
-    """Fit net.lexical_in to about `spans` texts of `source`; returns the last loss, in nats a token.
+def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTokenizer, spans: int, seed: int) -> None:
+    """Fit net.lexical_in to about `spans` texts of `source`.
 
     The network has no use for the fitted bias, the plain frequency of a token: its output layer learns that at once.
     """
@@ -36,7 +36,6 @@ def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTok
     steps = max(1, PASSES * len(rows) // ROWS)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
     rng = np.random.default_rng(seed)
-    value = float("nan")
     for step in range(steps):
         picks = rng.choice(len(rows), size=min(ROWS, len(rows)), replace=False)
         e = torch.from_numpy(vectors[picks]).to(device) * E**0.5  # unit RMS, as the network takes it
@@ -45,13 +44,11 @@ def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTok
         loss.backward()
         optimiser.step()
         schedule.step()
-        value = loss.item()
         if step % 100 == 0:
-            log.info("lexical head: step %d/%d, %.3f nats a token", step, steps, value)
+            log.info("lexical head: step %d/%d, %.3f nats a token", step, steps, loss.item())
     with torch.no_grad():
         net.lexical_in.weight.zero_()
         net.lexical_in.weight[:, :E] = weight  # the other half takes e − ê, which is 0 until there are hypotheses
-    return value
 
 
 def _collect(source: ChunkSource, tokenizer: TextTokenizer, spans: int) -> tuple[np.ndarray, list[list[int]]]:
