@@ -2,21 +2,21 @@
 
     python benchmarks/bench_speed.py [--quick] [--model all-MiniLM-L6-v2]
 
-Prints a table and writes it to benchmarks/results/, as speed.json and speed.md. Rates that depend on the machine are
-given beside the machine's own measured matrix-multiplication rate; comparisons are made in turn in this one run and
-given as ratios.
+Prints each part as soon as it is measured and writes all of them to benchmarks/results/, as speed.json and speed.md.
+Rates that depend on the machine are given beside the machine's own measured matrix-multiplication rate; comparisons are
+made in turn in this one run and given as ratios.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def embedding(inverter: unembed.Inverter, texts: list[str], runs: int) -> dict[s
 def inversion(inverter: unembed.Inverter, vectors: np.ndarray, steps: int, beam: int) -> dict[str, float]:
     """Inversions per second, and the share of the time spent inside the two networks."""
     inside = 0.0
-    networks = [(inverter.model, "write"), (inverter.model, "vary"), (inverter.embedder, "encode")]
+    networks = [*((inverter.model, name) for name in ("write", "vary", "score")), (inverter.embedder, "encode")]
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -142,18 +142,27 @@ def inversion(inverter: unembed.Inverter, vectors: np.ndarray, steps: int, beam:
     }
 
 
+# Linux hands a parent's ru_maxrss on to its children, so there the kernel's mark of this very program is read.
 PEAK = """
 import resource, sys, numpy as np, unembed
+from pathlib import Path
+
+def peak():
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
 inverter = unembed.load(sys.argv[1])
 vectors = np.load(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 inverter.invert(vectors, steps=2, sequence_beam_width=int(sys.argv[3]), edits=0, patience=99)
-print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(before, peak())
 """
 
 
 def peak_memory(model: str, vectors: np.ndarray, beam: int, folder: Path) -> dict[str, float]:
-    """Peak resident memory in MB before and after two rounds over 32 targets, each beam in a process of its own."""
+    """Peak resident memory in MB before and after two rounds over 16 targets, each beam in a process of its own."""
     file = folder / "vectors.npy"
     np.save(file, vectors)
     done = subprocess.run(
@@ -169,45 +178,50 @@ def cold_start(model: str) -> float:
     return median_seconds(lambda: subprocess.run([*command, "--model", model], capture_output=True, check=True), 3, 1)
 
 
+def measure(model: str, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each part's name and figures, as soon as they are there."""
+    runs, some = (2, 8) if quick else (5, 32)
+    yield "machine", {"hardware": hardware(), "threads": torch.get_num_threads(), "quick": quick}
+    rates = {dtype: matmul_rate(getattr(torch, dtype), runs) for dtype in ("float32", "bfloat16")}
+    yield "matmul", {f"{dtype}_flop_per_s": rate for dtype, rate in rates.items()}
+    steps = {"eager": training(runs, compiled=False), "compiled": training(runs, compiled=True)}
+    for figures in steps.values():
+        figures["share_of_matmul"] = figures["flop_per_s"] / rates["bfloat16"]
+    yield "training", steps
+    yield "cold start", {"seconds": cold_start(model)}
+    began = time.perf_counter()
+    inverter = unembed.load(model)
+    yield "loading in a warm process", {"seconds": time.perf_counter() - began}
+    yield "generation", generation(inverter.model, runs)  # type: ignore[arg-type]
+    texts = LETTERS.read_text(encoding="utf-8").splitlines()[:512]
+    yield "embedding", embedding(inverter, texts, runs)
+    vectors = inverter.embedder.encode(texts[: 4 * some])
+    for rounds, beam in ((0, 1), (5, 4), (20, 4)):
+        rows = vectors[:: {0: 1, 5: 4, 20: 8}[rounds]]
+        yield f"inversion, {rounds} steps, beam {beam}", inversion(inverter, rows, rounds, beam)
+    del inverter
+    with tempfile.TemporaryDirectory() as folder:
+        for beam in (2, 4, 8) if quick else (2, 4, 8, 16):
+            yield f"memory, beam {beam}", peak_memory(model, vectors[:16], beam, Path(folder))
+
+
+def write(report: dict[str, Any]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    lines = ["| figure | value |", "|---|--:|", *(f"| {name} | {value} |" for name, value in flatten(report))]
+    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs and vectors")
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     args = parser.parse_args()
-    runs = 2 if args.quick else 5
-    import tempfile
-
-    fp32, bf16 = matmul_rate(torch.float32, runs), matmul_rate(torch.bfloat16, runs)
-    report: dict[str, Any] = {"hardware": hardware(), "threads": torch.get_num_threads(), "quick": args.quick}
-    report["matmul"] = {"float32_flop_per_s": fp32, "bfloat16_flop_per_s": bf16}
-    report["training"] = {"eager": training(runs, compiled=False), "compiled": training(runs, compiled=True)}
-    for figures in report["training"].values():
-        figures["share_of_matmul"] = figures["flop_per_s"] / bf16
-    began = time.perf_counter()
-    inverter = unembed.load(args.model)
-    report["load_seconds"] = time.perf_counter() - began
-    texts = LETTERS.read_text(encoding="utf-8").splitlines()[:512]
-    report["generation"] = generation(inverter.model, runs)  # type: ignore[arg-type]
-    report["embedding"] = embedding(inverter, texts, runs)
-    vectors = inverter.embedder.encode(texts[:: 8 if args.quick else 4])
-    report["inversion"] = {
-        f"steps {steps}, beam {beam}": inversion(
-            inverter, vectors[: 8 if args.quick else 32] if steps else vectors, steps, beam
-        )
-        for steps, beam in ((0, 1), (5, 4), (20, 4))
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        report["memory"] = {
-            f"beam {beam}": peak_memory(args.model, vectors[:32], beam, Path(folder)) for beam in (2, 4, 8, 16)
-        }
-    report["cold_start_seconds"] = cold_start(args.model)
-    report["benchmark_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    rows = flatten(report)
-    lines = ["| figure | value |", "|---|--:|", *(f"| {name} | {value} |" for name, value in rows)]
-    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    console().print(table([("figure", "left"), ("value", "right")], rows))
+    report: dict[str, Any] = {}
+    for name, figures in measure(args.model, args.quick):
+        report[name] = figures
+        write(report)  # a run that is cut off leaves what it has measured
+        console().print(table([("figure", "left"), ("value", "right")], flatten({name: figures})))
 
 
 def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""Puts the real help text of a command where a page says `<!-- help: COMMAND -->`, so that it is never out of date."""
+"""Puts what is made elsewhere into the pages, so that it is never out of date: the help text of a command where a page
+says `<!-- help: COMMAND -->`, a file of the repository where it says `<!-- file: PATH -->`."""
 
 from __future__ import annotations
 
@@ -6,14 +7,18 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-MARKER = re.compile(r"^<!-- help: ([a-z ]*)-->$", re.M)
+ROOT = Path(__file__).parents[1]
+HELP = re.compile(r"^<!-- help: ([a-z ]*)-->$", re.M)
+FILE = re.compile(r"^<!-- file: (\S+) -->$", re.M)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with the source of each page; returns the source to render."""
-    return MARKER.sub(lambda found: f"```text\n{_help(found[1].split())}\n```", markdown)
+    markdown = HELP.sub(lambda found: f"```text\n{_help(found[1].split())}\n```", markdown)
+    return FILE.sub(lambda found: (ROOT / found[1]).read_text(encoding="utf-8").strip(), markdown)
 
 
 def _help(words: list[str]) -> str:

@@ -22,6 +22,7 @@ from unembed.models.native.network import (
     IGNORED,
     NativeConfig,
     NativeNetwork,
+    attend,
     pad_rows,
     prefix_mask,
     text_and_labels,
@@ -426,6 +427,19 @@ def test_variations_come_from_the_target_and_the_hypothesis(real, vectors, minil
     monkeypatch.setattr(real, "batch_size", 2)
     assert [len(row) for row in real.vary(vectors, hypotheses, embedded, 8)] == [8] * 5
     assert real.vary(vectors[:0], [], embedded[:0]) == []
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_and_its_gradients_equal_torch_s_own(masked):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (5, 7, 7))
+    mask = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None] if masked else None
+    ours = attend(q, k, v, mask)
+    theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn_like(ours)
+    for a, b in zip(*(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_prefix_mask():

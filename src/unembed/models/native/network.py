@@ -131,9 +131,23 @@ class Block(nn.Module):
         q, k = rotate(norm(q), rope), rotate(norm(k), rope)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        y = attend(q, k, v, mask)  # B H T d
         x = x + self.attention_out(y.transpose(1, 2).reshape(B, T, D))
         return x + self.mlp_out(F.relu(self.mlp_in(norm(x))).square())
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of q [B, H, T, d] to k, v [B, H, S, d] where mask (True: may look) allows it.
+
+    On a CPU it is written out: for texts this short torch's fused kernel is never faster, and its backward pass in
+    bfloat16 takes two to five times as long (docs/lab.md).
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.size(-1))  # B H T S
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(dim=-1).to(v.dtype) @ v
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
