@@ -340,6 +340,7 @@ def test_missing_files(recipe, tmp_path):
     [
         ({"corpora": []}, "either corpora"),
         ({"lexical_spans": 9, "model": ModelConfig(lexical_head=False)}, "needs model.lexical_head"),
+        ({"lexical_spans": 9, "init_from": "model"}, "leave one of them out"),
         ({"vectors": "folder"}, "either corpora"),
         ({"tracker": "paper"}, "tracker 'paper'"),
         ({"dtype": "float16"}, "dtype 'float16'"),

@@ -146,6 +146,8 @@ class TrainConfig:
                 f"spans.min_words is {self.spans.min_words} and max_words {self.spans.max_words}: "
                 "the first must be at least 1, the second no less"
             )
+        if self.lexical_spans and self.init_from:
+            raise InputError("lexical_spans starts a lexical head and init_from brings one: leave one of them out")
         if self.lexical_spans and not self.model.lexical_head:
             raise InputError("lexical_spans needs model.lexical_head: switch it on, or leave lexical_spans at 0")
         if max(self.spans.lengths) > self.model.max_tokens:

@@ -116,7 +116,7 @@ class Trainer:
         self._resume()
         if self.accelerator.is_main_process:
             self._record()
-            if config.lexical_spans and not self.position.step and not config.init_from:  # the others get its weights
+            if config.lexical_spans and not self.position.step:  # the others get its weights
                 fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed)
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
