@@ -19,6 +19,7 @@ from unembed.models.base import GREEDY, Sampling
 from unembed.models.native.generation import Decoder, beam_search, choose, filter_logprobs, generate
 from unembed.models.native.model import change
 from unembed.models.native.network import (
+    FEW_ROWS,
     IGNORED,
     NativeConfig,
     NativeNetwork,
@@ -371,7 +372,7 @@ def test_score_does_not_depend_on_the_batch_and_knows_the_vector(real, vectors, 
     assert together.shape == (len(TEXTS),) and (together < 0).all()
     alone = [float(real.score([text], vectors[i : i + 1])[0]) for i, text in enumerate(TEXTS)]
     assert together == pytest.approx(alone, abs=2e-3)
-    monkeypatch.setattr(real, "batch_size", 2)
+    monkeypatch.setattr("unembed.models.native.model.READ", 2)
     assert real.score(TEXTS, vectors) == pytest.approx(together, abs=2e-3)
     assert together.mean() > real.score(TEXTS, np.roll(vectors, 1, axis=0)).mean()
     assert together.mean() > real.score(TEXTS).mean()
@@ -424,7 +425,7 @@ def test_variations_come_from_the_target_and_the_hypothesis(real, vectors, minil
         return np.mean([(minilm.encode(row) @ target).mean() for row, target in zip(rows, vectors, strict=True)])
 
     assert cosine(varied) > cosine(wrong)
-    monkeypatch.setattr(real, "batch_size", 2)
+    monkeypatch.setattr("unembed.models.native.model.READ", 2)
     assert [len(row) for row in real.vary(vectors, hypotheses, embedded, 8)] == [8] * 5
     assert real.vary(vectors[:0], [], embedded[:0]) == []
 
@@ -432,7 +433,7 @@ def test_variations_come_from_the_target_and_the_hypothesis(real, vectors, minil
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention_and_its_gradients_equal_torch_s_own(masked):
     torch.manual_seed(0)
-    q, k, v = (torch.randn(2, 3, length, 8, requires_grad=True) for length in (5, 7, 7))
+    q, k, v = (torch.randn(FEW_ROWS, 3, length, 8, requires_grad=True) for length in (5, 7, 7))
     mask = torch.ones(5, 7, dtype=torch.bool).tril(2)[None, None] if masked else None
     ours = attend(q, k, v, mask)
     theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)

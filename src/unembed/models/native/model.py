@@ -17,7 +17,7 @@ from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenize
 if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
 
-SCORED = 32  # texts scored at a time: their logits stay in the cache
+READ = 32  # texts read at a time by `score` and `vary`: their logits stay in the cache
 VARIED = 8  # likeliest tokens at each place among which `vary` draws
 
 
@@ -115,8 +115,8 @@ class NativeModel(InversionModel):
         rng = np.random.default_rng(seed)
         generator = torch.Generator(device=self.net.device).manual_seed(seed)
         out: list[list[str]] = []
-        for i in range(0, len(hypotheses), self.batch_size):
-            part = slice(i, i + self.batch_size)
+        for i in range(0, len(hypotheses), READ):
+            part = slice(i, i + READ)
             rows = [row[: self.max_tokens - 1] for row in self.tokenizer.encode(hypotheses[part])]
             text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
             feedback = self.ids(hypotheses[part]), self.tensor(hypothesis_vectors[part])
@@ -142,8 +142,8 @@ class NativeModel(InversionModel):
         rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
         out = np.zeros(len(rows), dtype=np.float32)
-        for i in range(0, len(rows), SCORED):
-            part = order[i : i + SCORED]
+        for i in range(0, len(rows), READ):
+            part = order[i : i + READ]
             text, labels = (t.to(self.net.device) for t in text_and_labels([rows[j] for j in part]))
             logits = self.net(self.tensor(targets[part]), text, dtype=self.dtype)  # B T V
             # One pass over the logits, where cross_entropy would write them anew twice.

@@ -31,6 +31,7 @@ from unembed.errors import CheckpointError
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 IGNORED = -100  # target id that carries no loss
+FEW_ROWS = 16  # below, each operation costs more than what it computes
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ class Block(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of q [B, H, T, d] to k, v [B, H, S, d] where mask (True: may look) allows it.
 
-    On a CPU it is written out: for texts this short torch's fused kernel is never faster, and its backward pass in
-    bfloat16 takes two to five times as long (docs/lab.md).
+    On a CPU it is written out, unless the rows are few: for texts this short torch's fused kernel is slower, and its
+    backward pass in bfloat16 takes two to five times as long (docs/lab.md).
     """
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or q.size(0) < FEW_ROWS:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.size(-1))  # B H T S
     if mask is not None:
