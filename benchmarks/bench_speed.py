@@ -235,7 +235,7 @@ def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
             row for key, inner in value.items() for row in flatten(inner, f"{name} {key}".strip().replace("_", " "))
         ]
     if isinstance(value, float):
-        return [(name, f"{value / 1e9:.1f} G" if value > 1e8 else f"{value:.3g}")]
+        return [(name, f"{value / 1e9:.1f} G" if value > 1e8 else f"{value:,.0f}" if value > 1e3 else f"{value:.3g}")]
     return [(name, str(value))]
 
 

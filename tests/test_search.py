@@ -133,6 +133,13 @@ def test_the_score_is_cosine_and_prior(embedder):
         assert candidate.score == pytest.approx(candidate.cosine - 0.01 * len(candidate.text))
 
 
+def test_beyond_eight_words_the_prior_is_a_mean(embedder):
+    text = "the cat sat on the mat, and the dog lay on the other one"  # 14 words and a comma
+    [found] = run(Listed([text]), embedder, prior_weight=0.01, steps=0)
+    [candidate] = found.candidates
+    assert candidate.score == pytest.approx(candidate.cosine - 0.01 * len(text) * 8 / 15)
+
+
 def test_the_prior_is_asked_only_where_it_can_decide(embedder, monkeypatch):
     settings = {"prior_weight": 0.005, "sequence_beam_width": 2, "steps": 8, "patience": 9}
     found = run(Listed(NEAR, NEAR[1:4]), embedder, **settings)

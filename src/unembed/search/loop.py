@@ -25,6 +25,9 @@ from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
 POOL = 256
 """Candidates remembered of each target, for crossover and word edits."""
+PRIOR_WORDS = 8
+"""Up to so many words the prior counts as the sum over them, beyond as so many times the mean: the cosine is bounded,
+and a sum would make every long text pay for its length (docs/lab.md)."""
 
 
 @dataclass
@@ -170,7 +173,7 @@ class Search:
 
     def _weigh(self, states: list[Target], judged: list[list[Candidate]]) -> list[list[Candidate]]:
         """Add λ · log p to the scores that it can decide: log p is never above 0, so a text whose cosine alone does not
-        reach the beam needs no prior."""
+        reach the beam needs no prior. λ falls with the length, see PRIOR_WORDS."""
         config, width = self.config, self.config.sequence_beam_width
         floors = [state.beam[-1].score if len(state.beam) == width else -np.inf for state in states]
         texts = list(
@@ -181,7 +184,9 @@ class Search:
                 if candidate.exact or candidate.cosine > floor
             )
         )
-        prior = dict(zip(texts, (config.prior_weight * self.model.score(texts)).tolist(), strict=True))
+        words = np.array([len(pieces(text)) for text in texts])
+        weights = config.prior_weight * np.minimum(1.0, PRIOR_WORDS / np.maximum(1, words))
+        prior = dict(zip(texts, (weights * self.model.score(texts)).tolist(), strict=True))
         return [
             [replace(candidate, score=candidate.cosine + prior.get(candidate.text, -np.inf)) for candidate in found]
             for found in judged

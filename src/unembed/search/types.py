@@ -32,7 +32,8 @@ class SearchConfig:
     top_k: int = 64
     top_p: float = 0.95
     prior_weight: float = 0.002
-    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats."""
+    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats; from 9 words on
+    λ falls as 8 / words."""
     patience: int = 5
     """Rounds without a better score after which a target is given up."""
     seed: int = 0
