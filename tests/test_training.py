@@ -24,6 +24,7 @@ from unembed.inverter import load
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training import state
 from unembed.training import vectors as training_vectors
+from unembed.training.batches import Repeated
 from unembed.training.config import (
     ModelConfig,
     ObjectiveConfig,
@@ -70,7 +71,8 @@ def recipe(files, tmp_path):
             "output": str(tmp_path / name),
             "corpora": [SourceConfig(str(files / "corpus.txt"))],
             "tokenizer": str(files / "tokenizer.json"),
-            "model": ModelConfig(d_model=32, n_layers=1, n_heads=2, target_tokens=3, feedback_tokens=2, max_tokens=24),
+            "model": ModelConfig(d_model=32, n_layers=1, n_heads=2, target_tokens=3, feedback_tokens=2, max_tokens=24,
+                                 reader_width=48),
             "spans": SpanConfig(max_words=8, lengths=[12, 24]),
             "objective": ObjectiveConfig(hypothesis_share=0.5, hypothesis_from=0.25),
             "max_steps": 8, "batch_tokens": 240, "chunk": 48, "dtype": "float32", "device": "cpu", "save_minutes": 1e6,
@@ -129,8 +131,8 @@ def test_a_run_that_is_stopped_draws_the_same_curve(recipe, monkeypatch):
     assert "heldout_loss" in curve(whole)[-1] and 0 <= curve(whole)[-1]["heldout_f1"] <= 1
 
     # Killed at step 5 with a checkpoint of step 3; then again at step 6, without a new one.
-    due = Trainer._time_to_save
-    monkeypatch.setattr(Trainer, "_time_to_save", lambda self, saved: self.position.step == 3)
+    clock = Trainer._clock
+    monkeypatch.setattr(Trainer, "_clock", lambda self, saved, began: (self.position.step == 3, False))
     for step in (5, 6):
         stop_at(step)
         with pytest.raises(Stop):
@@ -139,7 +141,7 @@ def test_a_run_that_is_stopped_draws_the_same_curve(recipe, monkeypatch):
     with open(Path(parted.output) / "curve.jsonl", "a") as file:
         file.write('{"step": 7, "lo')  # torn by the kill
     (Path(parted.output) / "checkpoints" / ".writing-00000006").mkdir()  # and so was a checkpoint
-    monkeypatch.setattr(Trainer, "_time_to_save", due)
+    monkeypatch.setattr(Trainer, "_clock", clock)
     train(parted)
     assert curve(parted) == curve(whole)
     assert torch.equal(weights(parted), weights(whole))
@@ -167,22 +169,66 @@ def test_a_finished_run_is_not_trained_again_but_can_be_lengthened(recipe):
     assert len(losses(config)) == 4 and not torch.equal(weights(config), before)
 
 
-def test_a_lexical_head_that_starts_as_a_bag_of_words(recipe, minilm, texts):
-    made = Trainer(recipe(lexical_spans=600, chunk=300))
-    vectors = torch.from_numpy(minilm.encode(texts[-40:])) * 384**0.5
+def test_a_run_in_slices_with_compact_checkpoints(recipe, monkeypatch):
+    """As for a machine that is lent for minutes: each call stops by itself, and what is carried over is small."""
+    config = recipe(compact=True, minutes=1e-9, keep=9, optimiser=OptimiserConfig(rewarm=2))
+    for step in (1, 2, 3):  # no call has the time for more than one step
+        train(config)
+        newest = state.latest_state(Path(config.output) / "checkpoints")
+        assert newest.name == f"step-{step:08d}" and not (newest / "optimiser.safetensors").exists()
+        assert "heldout_loss" in curve(config)[-1], "each slice ends with an evaluation"
+        assert load_model(model_of(config), CPU).net.config.d_model == 32, "and with a model that can be used"
+    assert state.read_position(newest)["restarted"] == 2
+    rates = []
+    step_of = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, batch: (step_of(self, batch), rates.append(
+        self.optimisers[0].param_groups[0]["lr"] / self.optimisers[0].param_groups[0]["peak_lr"]))[0])  # fmt: skip
+    train(replace(config, minutes=None))
+    assert rates == [0.5, 1.0, 0.75, 0.5, 0.25], "it warms up again, and then decays as planned"
+    full = state.save_state(Path(config.output) / "full", Trainer(config).net, [], {"step": 1}, 1)
+    small = (newest / "model.safetensors").stat().st_size
+    assert small < 0.45 * (full / "model.safetensors").stat().st_size, "tiny matrices are kept as they are"
+
+
+def test_a_chunk_is_embedded_once_for_all_its_passes(recipe, minilm, monkeypatch):
+    made = Trainer(recipe(passes=3))
+    numbers = []
+    chunk = made.source.source.chunk
+    monkeypatch.setattr(made.source.source, "chunk", lambda number: (numbers.append(number), chunk(number))[1])
+    batches = made._batches()
+    first = [next(batches) for _ in range(12)]
+    while made.position.chunk < 4:
+        next(batches)
+    assert numbers == [0, 1]
+    assert len({tuple(map(tuple, batch.ids)) for batch in first}) == len(first), "batches are mixed anew in each pass"
+
+
+def test_chunks_prepared_ahead_are_the_same_chunks(recipe):
+    source = Trainer(recipe()).source.source
+    plain, ahead = Repeated(source, 2), Repeated(source, 2, ahead=True)
+    for number in (0, 1, 2, 3, 7, 4):  # in order, and as a run that goes on elsewhere
+        for a, b in zip(plain.chunk(number), ahead.chunk(number), strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [0, 64])
+def test_a_lexical_head_that_starts_as_a_bag_of_words(recipe, minilm, texts, width):
+    model = replace(recipe().model, reader_width=width)
+    made = Trainer(recipe(lexical_spans=600, chunk=300, model=model))
+    vectors = torch.from_numpy(minilm.encode(texts[-40:]))
     ids = made.tokenizer.encode(texts[-40:])
 
-    def found(weight):
+    def found(rolled):
         """Share of the tokens among the 40 that the head rates highest for their own text."""
-        best = (vectors @ weight[:, :384].T).topk(40, dim=-1).indices.tolist()
+        best = made.net.bag(vectors).roll(rolled, dims=1).topk(40, dim=-1).indices.tolist()
         return np.mean([len(set(row) & set(top)) / len(set(row)) for row, top in zip(ids, best, strict=True)])
 
     weight = made.net.lexical_in.weight.detach().clone()
-    assert found(weight) > 1.5 * found(weight.roll(7, dims=0)) and not weight[:, 384:].any()
+    assert found(0) > 1.5 * found(7) and not weight[:, 384:768].any(), "e − ê plays no part"
     made.run()
-    again = Trainer(recipe(lexical_spans=600, chunk=300))
+    again = Trainer(recipe(lexical_spans=600, chunk=300, model=model))
     assert not torch.equal(again.net.lexical_in.weight, weight), "a run that goes on is not fitted anew"
-    assert torch.equal(Trainer(recipe("b", lexical_spans=600, chunk=300)).net.lexical_in.weight, weight)
+    assert torch.equal(Trainer(recipe("b", lexical_spans=600, chunk=300, model=model)).net.lexical_in.weight, weight)
 
 
 def test_two_processes_train_one_model_and_go_on_where_they_were(recipe):
@@ -246,12 +292,28 @@ def test_a_tokenizer_is_made_where_none_is_given(recipe, monkeypatch):
 def test_fine_tuning_starts_from_a_model(recipe):
     first = recipe("first", max_steps=2)
     train(first)
-    still = OptimiserConfig(muon_lr=0.0, head_lr=0.0, embed_lr=0.0, vector_lr=0.0)
+    still = OptimiserConfig(muon_lr=0.0, head_lr=0.0, reader_lr=0.0, embed_lr=0.0, vector_lr=0.0)
     tuned = recipe("tuned", max_steps=1, init_from=str(model_of(first)), tokenizer=None, optimiser=still)
     train(tuned)
     assert torch.equal(weights(tuned), weights(first)), "with learning rates of 0 it stays what it was"
     with pytest.raises(InputError, match="other sizes"):
         train(recipe("wide", init_from=str(model_of(first)), model=replace(first.model, d_model=64)))
+    with pytest.raises(InputError, match="leave one of them out"):
+        train(recipe("read", init_from=str(model_of(first)), lexical_spans=9))
+
+
+@pytest.mark.parametrize("spans", [0, 300])
+def test_fine_tuning_can_bring_a_reader(recipe, minilm, texts, spans):
+    """A network without a reader gets one, and at first computes what it did."""
+    without = recipe("without", max_steps=2, model=replace(recipe().model, reader_width=0))
+    train(without)
+    grown = Trainer(recipe("grown", init_from=str(model_of(without)), lexical_spans=spans))
+    assert grown.net.config.reader_width and grown.net.reader.weight.any()
+    start, targets = load_model(model_of(without), CPU, F32), minilm.encode(texts[:5])
+    assert np.allclose(grown.model().score(texts[:5], targets), start.score(texts[:5], targets), atol=1e-4)
+    before = grown.net.lexical_in.weight.detach().clone()
+    grown.run()
+    assert not torch.equal(grown.net.lexical_in.weight[:, 768:], before[:, 768:]), "and it learns to use it"
 
 
 # --- what goes wrong ---
@@ -340,7 +402,6 @@ def test_missing_files(recipe, tmp_path):
     [
         ({"corpora": []}, "either corpora"),
         ({"lexical_spans": 9, "model": ModelConfig(lexical_head=False)}, "needs model.lexical_head"),
-        ({"lexical_spans": 9, "init_from": "model"}, "leave one of them out"),
         ({"vectors": "folder"}, "either corpora"),
         ({"tracker": "paper"}, "tracker 'paper'"),
         ({"dtype": "float16"}, "dtype 'float16'"),

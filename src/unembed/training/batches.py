@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,26 @@ class StoredSource:
         return [self.folder.texts[i] for i in rows.tolist()], np.asarray(self.folder.vectors[rows], dtype=np.float32)
 
 
+class Repeated:
+    """Each chunk of a source `passes` times in a row, cut and embedded once. With `ahead`, the next chunk is prepared
+    while this one is trained on: a GPU need not wait for it."""
+
+    def __init__(self, source: ChunkSource, passes: int, ahead: bool = False) -> None:
+        self.source, self.passes = source, passes
+        self._worker = ThreadPoolExecutor(1) if ahead else None
+        self._next: tuple[int, Future] | None = None
+        self._held: tuple[int, tuple[Sequence[str], np.ndarray]] | None = None
+
+    def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
+        wanted = number // self.passes
+        if self._held is None or self._held[0] != wanted:
+            ready = self._next[1] if self._next and self._next[0] == wanted else None
+            self._held = wanted, ready.result() if ready else self.source.chunk(wanted)
+            if self._worker:
+                self._next = wanted + 1, self._worker.submit(self.source.chunk, wanted + 1)
+        return self._held[1]
+
+
 def batches_of_chunk(
     source: ChunkSource, number: int, tokenizer: TextTokenizer, config: TrainConfig, rank: int
 ) -> Iterator[Batch]:
@@ -66,9 +87,9 @@ def batches_of_chunk(
     texts, vectors = source.chunk(number)
     ids = tokenizer.encode(texts)
     lengths = sorted(config.spans.lengths)
-    order = [
-        i for i in np.argsort([-len(row) for row in ids], kind="stable").tolist() if 0 < len(ids[i]) <= lengths[-1]
-    ]
+    rng = np.random.default_rng([config.seed, rank, number, 1])
+    mixed = rng.permutation(len(ids)).tolist()  # rows of one length meet others each time
+    order = sorted((i for i in mixed if 0 < len(ids[i]) <= lengths[-1]), key=lambda i: -len(ids[i]))
     batches: list[tuple[list[int], int]] = []
     while order:
         width = lengths[bisect_left(lengths, len(ids[order[0]]))]
@@ -76,7 +97,6 @@ def batches_of_chunk(
         if len(order) >= size / 2 or not batches:
             batches.append((order[:size], width))
         order = order[size:]
-    rng = np.random.default_rng([config.seed, rank, number, 1])
     for at in rng.permutation(len(batches)).tolist():
         rows, width = batches[at]
         hypothesis = bool(rng.random() < config.objective.hypothesis_share)

@@ -38,6 +38,7 @@ class ModelConfig:
     feedback_tokens: int = 4
     max_tokens: int = 128
     vocab_size: int = 8192
+    reader_width: int = 1024
     lexical_head: bool = True
     vector_everywhere: bool = True
 
@@ -60,6 +61,8 @@ class OptimiserConfig:
 
     muon_lr: float = 0.02
     head_lr: float = 0.003
+    reader_lr: float = 0.0003
+    """Of the reader and the lexical head: their inputs are many, so each step of AdamW moves the logits far."""
     embed_lr: float = 0.05
     vector_lr: float = 0.01
     weight_decay: float = 0.01
@@ -67,6 +70,8 @@ class OptimiserConfig:
     """Share of the steps over which the learning rate rises linearly."""
     decay: float = 0.5
     """Share of the steps, at the end, over which it falls linearly to zero."""
+    rewarm: int = 50
+    """Steps over which it rises again where a run goes on from a compact checkpoint."""
 
 
 @dataclass
@@ -101,18 +106,23 @@ class TrainConfig:
     tokenizer: str | None = None
     """A tokenizer.json to use; without it one is trained on the corpora."""
     init_from: str | None = None
-    """A model folder whose weights the run starts from (fine-tuning)."""
+    """A model folder to start from (fine-tuning). It has the sizes of `model`, or these without a reader."""
     lexical_spans: int = 0
-    """Spans to which the lexical head is fitted as a bag of words before the first step; 0 starts it at zero."""
+    """Spans to which the reader and the lexical head are fitted as a bag of words before the first step; 0 leaves them
+    as they begin."""
     model: ModelConfig = field(default_factory=ModelConfig)
     spans: SpanConfig = field(default_factory=SpanConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     max_steps: int = 1000
+    minutes: float | None = None
+    """Stop after so many minutes with a checkpoint and the model as it is; the same command goes on."""
     batch_tokens: int = 4096
     """Text tokens of a batch, padding included, on each process."""
     chunk: int = 4096
     """Spans that are cut and embedded at a time."""
+    passes: int = 1
+    """Times that a chunk is trained on, in new batches, before the next one is cut and embedded."""
     dtype: str = "bfloat16"
     compile: bool = False
     """torch.compile the training step: worth its minutes of start-up from about half an hour of training on."""
@@ -122,6 +132,9 @@ class TrainConfig:
     save_minutes: float = 10.0
     keep: int = 2
     """Checkpoints to keep."""
+    compact: bool = False
+    """Checkpoints hold int8 weights and no optimisers, about a tenth of the size. A run that goes on from one warms up
+    again; it is not the same to the last bit as one that was never stopped."""
     log_every: int = 20
     evaluate_every: int = 500
     heldout: list[str] = field(default_factory=list)
@@ -146,8 +159,6 @@ class TrainConfig:
                 f"spans.min_words is {self.spans.min_words} and max_words {self.spans.max_words}: "
                 "the first must be at least 1, the second no less"
             )
-        if self.lexical_spans and self.init_from:
-            raise InputError("lexical_spans starts a lexical head and init_from brings one: leave one of them out")
         if self.lexical_spans and not self.model.lexical_head:
             raise InputError("lexical_spans needs model.lexical_head: switch it on, or leave lexical_spans at 0")
         if max(self.spans.lengths) > self.model.max_tokens:
@@ -155,6 +166,8 @@ class TrainConfig:
                 f"spans.lengths goes to {max(self.spans.lengths)} but model.max_tokens is {self.model.max_tokens}: "
                 "raise max_tokens or lower the lengths"
             )
+        if self.passes < 1 or (self.minutes is not None and self.minutes <= 0):
+            raise InputError("passes must be at least 1, and minutes, where given, more than 0")
         if self.max_steps < 1 or self.batch_tokens < max(self.spans.lengths):
             raise InputError("max_steps must be at least 1 and batch_tokens at least the longest of spans.lengths")
 
@@ -174,6 +187,7 @@ class TrainConfig:
             "output",
             "data_dir",
             "max_steps",
+            "minutes",
             "save_minutes",
             "keep",
             "log_every",

@@ -1,8 +1,8 @@
-"""Where the lexical head starts: a linear bag of words, fitted in a minute or two before the network is trained.
+"""Where the reader and the lexical head start: a bag of words, fitted in minutes before the network is trained.
 
-Softmax regression from the vector to the counts of the text's tokens (the bag-of-words attack of Song & Raghunathan,
-CCS 2020). One product a text instead of one a token: what is linear in the vector is learned far sooner this way than
-through the whole network (docs/lab.md).
+Regression from the vector to the counts of the text's tokens (the bag-of-words attack of Song & Raghunathan, CCS 2020).
+One product a text instead of one a token: which words a vector holds is learned far sooner this way than through the
+whole network (docs/lab.md).
 """
 
 from __future__ import annotations
@@ -17,38 +17,37 @@ from unembed.models.native import NativeNetwork
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training.batches import ChunkSource
 
-PASSES, ROWS = 3, 1024
-FIRST_CHUNK = 1 << 30  # chunks that training does not reach
+PASSES, ROWS = 2, 1024
+FIRST_CHUNK = 1 << 40  # chunks that training does not reach
 
 log = logging.getLogger("unembed.train")
 
 
-def fit_lexical_head(net: NativeNetwork, source: ChunkSource, tokenizer: TextTokenizer, spans: int, seed: int) -> None:
-    """Fit net.lexical_in to about `spans` texts of `source`.
+def fit_lexical_head(
+    net: NativeNetwork, source: ChunkSource, tokenizer: TextTokenizer, spans: int, seed: int, dtype: torch.dtype
+) -> None:
+    """Fit net.lexical_in, and net.reader if there is one, to about `spans` texts of `source`.
 
     The network has no use for the fitted bias, the plain frequency of a token: its output layer learns that at once.
     """
     vectors, rows = _collect(source, tokenizer, spans)
-    E, V, device = net.config.embedding_dim, net.config.vocab_size, net.device
-    weight = torch.zeros(V, E, device=device, requires_grad=True)
-    bias = torch.zeros(V, device=device, requires_grad=True)
-    optimiser = torch.optim.AdamW([{"params": [weight], "lr": 2e-3}, {"params": [bias], "lr": 0.03}], weight_decay=0.0)
+    device = net.device
+    bias = torch.zeros(net.config.vocab_size, device=device, requires_grad=True)
+    weights = [net.lexical_in.weight] + ([net.reader.weight] if net.config.reader_width else [])
+    optimiser = torch.optim.AdamW([{"params": weights, "lr": 2e-3}, {"params": [bias], "lr": 0.03}], weight_decay=0.0)
     steps = max(1, PASSES * len(rows) // ROWS)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
     rng = np.random.default_rng(seed)
     for step in range(steps):
         picks = rng.choice(len(rows), size=min(ROWS, len(rows)), replace=False)
-        e = torch.from_numpy(vectors[picks]).to(device) * E**0.5  # unit RMS, as the network takes it
-        loss = _bag_loss(e @ weight.T + bias, [rows[i] for i in picks.tolist()])
-        optimiser.zero_grad()
+        logits = net.bag(torch.from_numpy(vectors[picks]).to(device), dtype)
+        loss = _bag_loss(logits.float() + bias, [rows[i] for i in picks.tolist()])
         loss.backward()
         optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
         schedule.step()
         if step % 100 == 0:
             log.info("lexical head: step %d/%d, %.3f nats a token", step, steps, loss.item())
-    with torch.no_grad():
-        net.lexical_in.weight.zero_()
-        net.lexical_in.weight[:, :E] = weight  # the other half takes e − ê, which is 0 until there are hypotheses
 
 
 def _collect(source: ChunkSource, tokenizer: TextTokenizer, spans: int) -> tuple[np.ndarray, list[list[int]]]:

@@ -33,6 +33,7 @@ from unembed.training import state
 from unembed.training.batches import (
     Batch,
     ChunkSource,
+    Repeated,
     SpanSource,
     StoredSource,
     batches_of_chunk,
@@ -61,6 +62,8 @@ class Position:
     tokens: int = 0
     """Text tokens trained on, padding not counted."""
     seconds: float = 0.0
+    restarted: int = 0
+    """Step at which the optimisers began anew, after a compact checkpoint."""
 
 
 class Objective(nn.Module):
@@ -104,20 +107,13 @@ class Trainer:
         sizes = {**asdict(config.model), "vocab_size": self.tokenizer.vocab_size}
         network = NativeConfig(embedding_dim=self.spec.dim, **sizes)
         self.net = NativeNetwork(network).to(self.device)
-        if config.init_from:
-            start = native.load(config.init_from, self.device, torch.float32)
-            if start.net.config != network:
-                raise InputError(
-                    f"{config.init_from} has other sizes than this recipe: copy its network sizes into model"
-                )
-            self.net.load_state_dict(start.net.state_dict())
         self.optimisers = build_optimisers(self.net, config.optimiser)
         self.position = Position(identity=config.identity)
         self._resume()
         if self.accelerator.is_main_process:
             self._record()
-            if config.lexical_spans and not self.position.step:  # the others get its weights
-                fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed)
+            if not self.position.step:
+                self._begin()  # the other processes get its weights
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
             self.objective = torch.compile(self.objective, dynamic=True)  # one graph for all lengths
@@ -138,18 +134,28 @@ class Trainer:
             for path in config.heldout
             for text in read_texts(SourceConfig(config.locate(path), limit=config.heldout_samples))
         ]
-        self.embedder: Embedder = embedder(config.embedder, dtype=config.embedder_dtype, device=str(self.device))
+        self.embedder: Embedder = self._open_embedder()
         if config.vectors:
             folder = VectorFolder(config.vectors)
             check_match(folder.spec, self.embedder.spec, expected_name="the vectors", actual_name="the embedder")
             self.spec: EmbedderSpec = folder.spec
             self.folder = folder
-            return StoredSource(folder, config.chunk, config.seed, self.rank, processes), heldout
+            stored = StoredSource(folder, config.chunk, config.seed, self.rank, processes)
+            return Repeated(stored, config.passes), heldout
         self.spec = self.embedder.spec
         sources = [replace(source, path=config.locate(source.path)) for source in config.corpora]
         self.corpus = Corpus(sources, config.spans)
         heldout = heldout or self.corpus.hold_out(config.heldout_samples)
-        return SpanSource(self.corpus, self.embedder, config.chunk, config.seed, self.rank), heldout
+        ahead = self.device.type != "cpu"
+        # A tokenizer is not to be used from two threads at once.
+        own = (
+            embedder(config.embedder, dtype=config.embedder_dtype, device=str(self.device)) if ahead else self.embedder
+        )
+        spans = SpanSource(self.corpus, own, config.chunk, config.seed, self.rank)
+        return Repeated(spans, config.passes, ahead), heldout
+
+    def _open_embedder(self) -> Embedder:
+        return embedder(self.config.embedder, dtype=self.config.embedder_dtype, device=str(self.device))
 
     def _open_tokenizer(self) -> TextTokenizer:
         path = Path(
@@ -172,11 +178,13 @@ class Trainer:
                 raise InputError(
                     f"{self.output} holds a run of another config: choose another output, or delete {newest.parent}"
                 )
-            state.load_state(newest, self.net, self.optimisers)
+            whole = state.load_state(newest, self.net, self.optimisers)
             places = saved.pop("places", [])
             if len(places) == self.accelerator.num_processes:
                 saved["chunk"], saved["batch"] = places[self.rank]
             self.position = Position(**saved)
+            if not whole:
+                self.position.restarted = self.position.step
             log.info("continuing from step %d", self.position.step)
 
     def _record(self) -> None:
@@ -191,10 +199,26 @@ class Trainer:
         except OSError as error:
             raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
+    def _begin(self) -> None:
+        """The weights before the first step: a fitted bag of words, the model that the run starts from, or both, where
+        that model has no reader yet."""
+        config = self.config
+        start = native.load(config.init_from, self.device, torch.float32).net if config.init_from else None
+        if start and replace(start.config, reader_width=start.config.reader_width or config.model.reader_width) != (
+            self.net.config
+        ):
+            raise InputError(f"{config.init_from} has other sizes than this recipe: copy its network sizes into model")
+        if config.lexical_spans:
+            if start and start.config.reader_width == self.net.config.reader_width:
+                raise InputError("lexical_spans starts a reader and init_from brings one: leave one of them out")
+            fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype)
+        if start:
+            self.net.take_over(start)
+
     # The loop
 
     def run(self) -> NativeModel:
-        """Train to max_steps; returns the model, which is also written to output/model."""
+        """Train to max_steps, or for `minutes`; returns the model, which is also written to output/model."""
         config, position = self.config, self.position
         if config.tracker != "none":
             self.accelerator.init_trackers("train" if config.tracker == "tensorboard" else "unembed")
@@ -202,26 +226,30 @@ class Trainer:
         saved = began = time.monotonic()
         before, total, count = position.seconds, 0.0, 0
         batches = self._batches()
-        while position.step < config.max_steps:
+        stop = position.step >= config.max_steps
+        while not stop:
             batch = next(batches)
             total += self._step(batch)
             count += 1
             position.step += 1
             position.tokens += self.accelerator.num_processes * sum(len(row) + 1 for row in batch.ids)
             position.seconds = before + time.monotonic() - began
-            step, last = position.step, position.step == config.max_steps
-            if step % config.log_every == 0 or last:
+            step = position.step
+            due, over = self._clock(saved, began)
+            stop = over or step == config.max_steps
+            if step % config.log_every == 0 or stop:
                 self._log(curve, {"loss": total / count}, began)
                 total, count = 0.0, 0
-            if (step % config.evaluate_every == 0 or last) and self.accelerator.is_main_process:
+            if (step % config.evaluate_every == 0 or stop) and self.accelerator.is_main_process:
                 self._log(curve, self.evaluate(), began)
-            if self._time_to_save(saved) or last:
+            if due or stop:
                 saved = time.monotonic()
                 # Chunks of different processes may hold different numbers of batches.
                 places = gather_object([(position.chunk, position.batch)])
                 if self.accelerator.is_main_process:
                     whole = {**asdict(position), "places": places}
-                    state.save_state(self.output / "checkpoints", self.net, self.optimisers, whole, config.keep)
+                    folder = self.output / "checkpoints"
+                    state.save_state(folder, self.net, self.optimisers, whole, config.keep, config.compact)
                 self.accelerator.wait_for_everyone()
         if curve:
             curve.close()
@@ -265,7 +293,7 @@ class Trainer:
             hypothesis, hypothesis_vectors = self.hypothesise(targets, batch.width)
         targets[torch.from_numpy(drop_condition(len(targets), config.objective, rng)).to(self.device)] = 0
         text, labels = (t.to(self.device) for t in text_and_labels(batch.ids, batch.width))
-        set_learning_rate(self.optimisers, schedule(step, config.max_steps, config.optimiser))
+        set_learning_rate(self.optimisers, schedule(step, config.max_steps, config.optimiser, self.position.restarted))
         loss = self.objective(targets, text, labels, hypothesis, hypothesis_vectors)
         self.accelerator.backward(loss)
         for optimiser in self.optimisers:
@@ -293,10 +321,13 @@ class Trainer:
             self.device
         )
 
-    def _time_to_save(self, saved: float) -> bool:
-        """All processes save at the same step: the first at which one of them is due."""
-        due = torch.tensor(float(time.monotonic() - saved > 60 * self.config.save_minutes), device=self.device)
-        return bool(self.accelerator.reduce(due, reduction="sum") > 0)
+    def _clock(self, saved: float, began: float) -> tuple[bool, bool]:
+        """Whether to save, and whether the time is over. All processes do so at the same step: the first at which one
+        of them is due."""
+        now, limit = time.monotonic(), self.config.minutes
+        late = [now - saved > 60 * self.config.save_minutes, limit is not None and now - began > 60 * limit]
+        due, over = self.accelerator.reduce(torch.tensor(late, dtype=torch.float32, device=self.device)).tolist()
+        return due > 0, over > 0
 
     # Looking at it
 

@@ -11,16 +11,16 @@ from unembed.training.config import OptimiserConfig
 def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024; torch.optim.Muon) orthogonalises the momentum of 2-D hidden weights; the token table,
     the heads and the small vectors, whose rows are used one at a time or alone, take AdamW."""
-    matrices, tables, vectors = net.parameter_groups()
-    embed = net.embed.weight
-    groups = [
-        {"params": [embed], "lr": config.embed_lr},
-        {"params": [p for p in tables if p is not embed], "lr": config.head_lr},
-        {"params": vectors, "lr": config.vector_lr},
-    ]
+    groups = net.parameter_groups()
+    rates = {"embed": config.embed_lr, "head": config.head_lr, "reader": config.reader_lr, "vectors": config.vector_lr}
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=config.muon_lr, momentum=0.95, weight_decay=config.weight_decay),
-        torch.optim.AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0),
+        torch.optim.Muon(groups["matrices"], lr=config.muon_lr, momentum=0.95, weight_decay=config.weight_decay),
+        torch.optim.AdamW(
+            [{"params": groups[name], "lr": rate} for name, rate in rates.items() if groups[name]],
+            betas=(0.8, 0.95),
+            eps=1e-10,
+            weight_decay=0.0,
+        ),
     ]
     for optimiser in optimisers:
         for group in optimiser.param_groups:
@@ -28,11 +28,12 @@ def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.
     return optimisers
 
 
-def schedule(step: int, max_steps: int, config: OptimiserConfig) -> float:
-    """Factor on the peak learning rates at `step` (0-based)."""
+def schedule(step: int, max_steps: int, config: OptimiserConfig, restarted: int = 0) -> float:
+    """Factor on the peak learning rates at `step` (0-based), where the optimisers began anew at step `restarted`."""
     warmup = max(1, round(config.warmup * max_steps))
     decay = max(1, round(config.decay * max_steps))
-    return min(1.0, (step + 1) / warmup, max(0, max_steps - step) / decay)
+    factor = min(1.0, (step + 1) / warmup, max(0, max_steps - step) / decay)
+    return min(factor, (step + 1 - restarted) / max(1, config.rewarm)) if restarted else factor
 
 
 def set_learning_rate(optimisers: list[torch.optim.Optimizer], factor: float) -> None:

@@ -10,24 +10,30 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from unembed.checkpoints.native import dequantise, quantise
 from unembed.errors import CheckpointError, StorageError
 from unembed.models.native import NativeNetwork
 
 
 def save_state(
-    folder: Path, net: NativeNetwork, optimisers: list[torch.optim.Optimizer], position: dict, keep: int
+    folder: Path,
+    net: NativeNetwork,
+    optimisers: list[torch.optim.Optimizer],
+    position: dict,
+    keep: int,
+    compact: bool = False,
 ) -> Path:
-    """Write `folder`/step-N atomically (a temporary folder, then a rename) and drop all but the `keep` newest."""
+    """Write `folder`/step-N atomically (a temporary folder, then a rename) and drop all but the `keep` newest.
+    `compact`: int8 weights, no optimisers."""
     final = folder / f"step-{position['step']:08d}"
     temporary = folder / f".writing-{position['step']:08d}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()},
-            temporary / "model.safetensors",
-        )
-        save_file(_flatten(optimisers), temporary / "optimiser.safetensors")
+        weights = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+        save_file(quantise(weights) if compact else weights, temporary / "model.safetensors")
+        if not compact:
+            save_file(_flatten(optimisers), temporary / "optimiser.safetensors")
         (temporary / "state.json").write_text(json.dumps(position, indent=1))
         if final.exists():
             shutil.rmtree(final)
@@ -57,11 +63,15 @@ def read_position(path: Path) -> dict:
         ) from error
 
 
-def load_state(path: Path, net: NativeNetwork, optimisers: list[torch.optim.Optimizer]) -> None:
-    """Restore the weights and optimisers that `save_state` wrote."""
+def load_state(path: Path, net: NativeNetwork, optimisers: list[torch.optim.Optimizer]) -> bool:
+    """Restore what `save_state` wrote; whether the optimisers were part of it."""
     try:
-        net.load_state_dict(load_file(path / "model.safetensors", device=str(net.device)))
-        _restore(optimisers, load_file(path / "optimiser.safetensors", device=str(net.device)))
+        stored = load_file(path / "model.safetensors", device=str(net.device))
+        net.load_state_dict(dequantise(stored))
+        compact = any(tensor.dtype == torch.int8 for tensor in stored.values())
+        if not compact:
+            _restore(optimisers, load_file(path / "optimiser.safetensors", device=str(net.device)))
+        return not compact
     except Exception as error:  # safetensors raises its own kind; whatever it is, the state is not usable
         first = str(error).splitlines()[0]
         raise CheckpointError(

@@ -5,9 +5,10 @@ Notable:
   of its embedding ê and of e − ê] [the hypothesis' tokens]; then the text, token by token, causally.
 - A hypothesis' token i and the text's token i share rotary position i, so that "copy the hypothesis" is attention at
   a constant offset and a correction has to learn only where to differ.
-- The vector is also added at every position, and a *lexical head* maps it straight to vocabulary logits (a
-  bag-of-words classifier, Song & Raghunathan, CCS 2020, inside the network) which each position gates: the cheap
-  linear part of the problem is learned in minutes and the blocks spend their capacity on order and grammar.
+- A *reader*, one wide hidden layer, sees the vector once a text; what it finds is added at every position, and a
+  *lexical head* maps it straight to vocabulary logits (the bag-of-words classifier of Song & Raghunathan, CCS 2020,
+  inside the network) which each position gates: which words there are is learned in minutes, at the cost of a product
+  a text instead of one a token, and the blocks spend their capacity on order and grammar.
 - An absent condition (the prior log p(x)) is the zero vector.
 - RoPE, gainless RMSNorm, QK-norm, ReLU², zero-initialised output projections, per-layer mixing with the input
   embedding, logit soft-cap. No dropout: no text is seen twice in the same cut.
@@ -31,6 +32,7 @@ from unembed.errors import CheckpointError
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 IGNORED = -100  # target id that carries no loss
+READERS = ("feedback_in", "reader", "everywhere_in", "lexical_in")  # they see the vector once a text
 FEW_ROWS = 16  # below, each operation costs more than what it computes
 
 
@@ -52,6 +54,8 @@ class NativeConfig:
     """Longest text, in tokens of this model."""
     softcap: float = 15.0
     """Logits are softcap · tanh(logits / softcap)."""
+    reader_width: int = 0
+    """Hidden units of the reader, whose output stands beside the vector wherever it is used; 0: the vector alone."""
     lexical_head: bool = True
     """Map the vector straight to vocabulary logits, gated at each position."""
     vector_everywhere: bool = True
@@ -189,14 +193,17 @@ class NativeNetwork(nn.Module):
         self.embed = nn.Embedding(V, D)
         self.blocks: Sequence[Block] = nn.ModuleList([Block(config, i) for i in range(config.n_layers)])  # type: ignore[assignment]
         self.head = Linear(D, V)
+        if config.reader_width:
+            self.reader = Linear(2 * E, config.reader_width)
+        read = 2 * E + config.reader_width  # e, e − ê and what the reader makes of them
         self.target_in = Linear(E, config.target_tokens * D)
         self.feedback_in = Linear(2 * E, 2 * config.feedback_tokens * D)
         self.slots = nn.Parameter(torch.empty(config.prefix_slots, D))  # which soft token is which
         self.hypothesis_mark = nn.Parameter(torch.empty(D))  # a token of the hypothesis, not of the text
         if config.vector_everywhere:
-            self.everywhere_in = Linear(2 * E, D)
+            self.everywhere_in = Linear(read, D)
         if config.lexical_head:
-            self.lexical_in = Linear(2 * E, V)
+            self.lexical_in = Linear(read, V)
             self.lexical_gate = Linear(D, 1)
         self.init_weights()
 
@@ -212,22 +219,37 @@ class NativeNetwork(nn.Module):
                 nn.init.uniform_(layer.weight, -math.sqrt(3 / D), math.sqrt(3 / D))  # std 1/√D, bounded
             nn.init.zeros_(block.attention_out.weight)
             nn.init.zeros_(block.mlp_out.weight)
-        for layer in (self.target_in, self.feedback_in):
+        for layer in (self.target_in, self.feedback_in, *([self.reader] if self.config.reader_width else [])):
             nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
         nn.init.zeros_(self.head.weight)
         for name in ("everywhere_in", "lexical_in", "lexical_gate"):
             if hasattr(self, name):
                 nn.init.zeros_(getattr(self, name).weight)
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """(hidden matrices, for Muon; the token table and heads, for AdamW; small vectors, for AdamW without decay)."""
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters by what trains them: `matrices` (hidden, for Muon); for AdamW `embed`, `head`, `reader` (what
+        reads the vector once a text) and `vectors` (small ones)."""
         matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
-        matrices.append(self.target_in.weight)
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in self.parameters() if id(p) not in chosen]
-        tables = [p for p in rest if p.ndim == 2 and p.shape[0] > 1 and p is not self.slots]
-        chosen |= {id(p) for p in tables}
-        return matrices, tables, [p for p in rest if id(p) not in chosen]
+        readers: list[Linear] = [getattr(self, name) for name in READERS if hasattr(self, name)]
+        groups: dict[str, list[nn.Parameter]] = {
+            "matrices": [*matrices, self.target_in.weight],
+            "embed": [self.embed.weight],
+            "head": [self.head.weight],
+            "reader": [layer.weight for layer in readers],
+        }
+        chosen = {id(p) for group in groups.values() for p in group}
+        return {**groups, "vectors": [p for p in self.parameters() if id(p) not in chosen]}
+
+    @torch.no_grad()
+    def take_over(self, other: NativeNetwork) -> None:
+        """Take the weights of a network of the same sizes, or of one without the reader that this one has: this one's
+        reader is kept, the columns that take from it are zero, and so it computes what the other does (as Chen et al.
+        2016, Net2Net)."""
+        mine, theirs = self.state_dict(), other.state_dict()
+        for name, weight in theirs.items():
+            if mine[name].shape != weight.shape:
+                mine[name].zero_()
+            mine[name][tuple(slice(size) for size in weight.shape)] = weight
 
     @property
     def device(self) -> torch.device:
@@ -238,6 +260,13 @@ class NativeNetwork(nn.Module):
         frequencies = 1000.0 ** (-torch.arange(0, d, 2, device=positions.device) / d)  # texts are short: base 1000
         angles = positions[:, None].float() * frequencies[None, :]  # T, d/2
         return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def read(self, e: Tensor, difference: Tensor) -> Tensor:
+        """e and e − ê [B, E], at the scale of `condition` → what is known of the text [B, E + E + reader width]."""
+        both = torch.cat([e, difference], dim=-1)
+        if not self.config.reader_width:
+            return both
+        return torch.cat([both, norm(F.relu(norm(self.reader(both))).square())], dim=-1)
 
     def condition(
         self,
@@ -270,10 +299,15 @@ class NativeNetwork(nn.Module):
             keys = torch.ones(x.shape[:2], dtype=torch.bool, device=device)
             keys[:, config.prefix_slots :] = hypothesis_ids != PAD_ID
             prefix = Prefix(x, positions, keys)
-        both = torch.cat([e, difference], dim=-1)
-        everywhere = self.everywhere_in(both)[:, None] if config.vector_everywhere else None
-        lexical = self.lexical_in(both)[:, None] if config.lexical_head else None
+        known = self.read(e, difference)
+        everywhere = self.everywhere_in(known)[:, None] if config.vector_everywhere else None
+        lexical = self.lexical_in(known)[:, None] if config.lexical_head else None
         return prefix, Condition(everywhere, lexical)
+
+    def bag(self, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What the lexical head alone makes of targets [B, E]: logits [B, V] of the words, whatever their order."""
+        e = (targets * math.sqrt(self.config.embedding_dim)).to(dtype)
+        return self.lexical_in(self.read(e, torch.zeros_like(e)))
 
     def text_input(self, ids: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
         x = self.embed(ids).to(dtype)  # B T D
