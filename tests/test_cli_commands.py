@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import lzma
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unembed import suites
 from unembed.checkpoints import resolve
 from unembed.results import ResultFile, read_results
 from unembed.training import vectors as training_vectors
@@ -168,6 +170,33 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
     asked = minilm.queries
     assert command(*arguments, tmp_path / "part.json")[0] == 0 and minilm.queries == asked
     assert "n: 3 there, 2 now" in refused(*[2 if word == "3" else word for word in arguments], tmp_path / "part.json")
+
+
+def test_a_suite_measures_all_its_parts_and_writes_the_tables(command, refused, tmp_path, monkeypatch):
+    tiny = (
+        suites.Part("squad-zero", "held_a", (4, 8), 2),
+        suites.Part("squad-search", "held_a", (4,), 2, steps=1, sequence_beam_width=2),
+        suites.Part("pii-zero", "held_b", (8,), 3),
+    )
+    monkeypatch.setitem(suites.SUITES, "tiny", tiny)
+    lines = EXAMPLES.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "held_a.txt").write_text("\n".join(lines[:6]), encoding="utf-8")
+    with lzma.open(tmp_path / "held_b.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("Please call Anna Miller on May 3, 2024 at 12:30 about order B66250 now.\n" * 3)
+    arguments = ["evaluate", "--suite", "tiny", "--data", tmp_path, "--quiet", "true"]
+    code, out, _ = command(*arguments, "-o", tmp_path / "out")
+    assert code == 0 and "squad-search" in out and "pii-zero" in out
+    reports = {part.name: json.loads((tmp_path / "out" / f"{part.name}.json").read_text()) for part in tiny}
+    assert reports["squad-search"]["settings"]["search"]["steps"] == 1
+    assert list(reports["squad-search"]["lengths"]) == ["4"] and reports["pii-zero"]["lengths"]["8"]["n"] == 3
+    page = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    value = reports["squad-search"]["lengths"]["4"]["systems"]["inverter"]["summary"]["token_f1"]["value"]
+    first = next(line for line in page.splitlines() if line.startswith("| 4 |"))
+    assert f" {value:.2f}" in first and page.count("held_a") == 2 and "| 8 | name |" in page
+    assert command(*arguments)[0] == 0, "without a folder it only prints"
+    assert "no suite 'fast': choose from headline, quick" in refused("evaluate", "--suite", "fast", "--data", tmp_path)
+    (tmp_path / "held_b.txt.xz").unlink()
+    assert "no held_b.txt" in refused(*arguments)
 
 
 def test_evaluate_prints_without_a_file_and_refuses_lengths_that_no_text_has(command, refused, tmp_path):

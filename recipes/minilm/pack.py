@@ -9,49 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unembed.checkpoints import native
+from unembed.suites import figures, rare_figures
 
 CARD = Path(__file__).parent / "card.md"
-CELLS = (
-    ("exact_uncased", 100, 1),
-    ("token_f1", 1, 3),
-    ("bleu", 1, 1),
-    ("rouge_l", 1, 3),
-    ("chrf", 1, 1),
-    ("cosine", 1, 3),
-)
-"""Metric, factor and digits of each column."""
 
 
-def figures(report: dict[str, Any]) -> str:
-    """A Markdown table of one report."""
-    settings = report["settings"]
-    data = ", ".join(path.split(".")[0] for path in settings["data"])
-    search = settings["search"]
-    lines = [
-        f"**{data}**, steps {search['steps']}, sequence beam {search['sequence_beam_width']}:",
-        "",
-        "| tokens | n | system | exact (uncased) % | token F1 | BLEU | ROUGE-L | chrF | cosine | queries |",
-        "|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for length, result in report["lengths"].items():
-        for system, scores in result["systems"].items():
-            summary = scores["summary"]
-            cells = [cell(summary[name], factor, digits) for name, factor, digits in CELLS]
-            queries = f"{result['queries_mean']:.0f}" if system == "inverter" else ""
-            lines.append(f"| {length} | {result['n']} | {system} | " + " | ".join(cells) + f" | {queries} |")
-    return "\n".join(lines)
-
-
-def cell(estimate: dict[str, Any], factor: float, digits: int) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if low is None:
-        return f"{factor * value:.{digits}f}"
-    return f"{factor * value:.{digits}f} [{factor * low:.{digits}f}–{factor * high:.{digits}f}]"
+def tables(report: dict) -> str:
+    return f"{figures(report)}\n\n{rare_figures(report)}"
 
 
 def main() -> None:
@@ -74,7 +42,8 @@ def main() -> None:
         "steps": str(config["training"].get("steps", "")),
         "tokens": f"{config['training'].get('tokens', 0) / 1e6:.1f}",
         "hardware": f"{hardware.get('processor', '')}, {hardware.get('cores', '')} cores" if reports else "",
-        "figures": "\n\n".join(figures(report) for report in reports) or "Not measured yet.",
+        "figures": "\n\n".join(f"{figures(report)}\n\n{rare_figures(report)}" for report in reports)
+        or "Not measured yet.",
     }
     for name, value in values.items():
         card = card.replace("{" + name + "}", value)

@@ -20,6 +20,7 @@ from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.metrics import Scores, cosine, score_pairs
 from unembed.models.base import Sampling
+from unembed.rare import rare_recall
 from unembed.search.types import SearchConfig
 
 LENGTHS = (4, 8, 16, 32, 64)
@@ -56,6 +57,12 @@ class Evaluation:
     rows: list[Row]
     settings: dict[str, Any]
 
+    def rare(self, length: int, system: str) -> dict[str, Any]:
+        """Recall of names, numbers, dates and their like by kind (`unembed.rare`), as plain JSON values."""
+        rows = [row for row in self.rows if row.length == length]
+        found = rare_recall([row.reference for row in rows], [row.texts[system] for row in rows])
+        return {kind: estimate.to_dict() for kind, estimate in found.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the rows' texts."""
         lengths = {}
@@ -67,6 +74,7 @@ class Evaluation:
                 "queries_mean": float(np.mean([row.queries for row in rows])),
                 "seconds_mean": float(np.mean([row.seconds for row in rows])),
                 "systems": {name: scores.to_dict() for name, scores in systems.items()},
+                "rare": {name: self.rare(length, name) for name in systems},
             }
         return {"settings": self.settings, "lengths": lengths, "rows": [row.to_dict() for row in self.rows]}
 

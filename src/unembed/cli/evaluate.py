@@ -11,6 +11,7 @@ from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
     from unembed.evaluation import Evaluation
+    from unembed.search.types import SearchConfig
 
 COLUMNS = ("exact_uncased", "exact", "token_f1", "bleu", "rouge_l", "chrf", "cosine")
 
@@ -18,6 +19,7 @@ COLUMNS = ("exact_uncased", "exact", "token_f1", "bleu", "rouge_l", "chrf", "cos
 def evaluate(
     data: list[str] | str,
     output: str | None = None,
+    suite: str | None = None,
     model: str = "all-MiniLM-L6-v2",
     embedder: str | None = None,
     lengths: list[int] | None = None,
@@ -38,8 +40,12 @@ def evaluate(
     """Measure an inverter on texts it has not seen, beside two controls.
 
     Args:
-        data: text, jsonl or parquet files of held-out texts (also .gz, .xz), or folders of them.
+        data: text, jsonl or parquet files of held-out texts (also .gz, .xz), or folders of them; with suite, the folder
+            of its held-out files.
         output: a .json file for the report; the rows stand beside it in .rows.jsonl, from which a stopped run goes on.
+            With suite, a folder for all reports and their summary.md.
+        suite: headline (the README's figures) or quick (the same in about five minutes). It brings its own lengths, n,
+            steps and sequence_beam_width.
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder; by default the one that the model was trained on.
         lengths: cut the texts to these numbers of the embedder's tokens (default 4, 8, 16, 32, 64).
@@ -61,53 +67,77 @@ def evaluate(
         require(package, "evaluate")
     if n < 1:
         raise InputError(f"n is {n}: at least 1 text of each length is needed")
+    from unembed import suites
     from unembed.cli.console import console, progress
     from unembed.evaluation import LENGTHS, Row, evaluate_rows, hardware, summarise
     from unembed.inverter import Inverter, load
+    from unembed.results import ResultFile, read_results
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
 
     inputs = [data] if isinstance(data, str) else data
-    texts = [text for path in inputs for text in read_texts(SourceConfig(path, field=field))]
-    wanted = list(lengths or LENGTHS)
-    config = Inverter.search_config(
-        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
-        targets_at_once=targets_at_once,
-    )  # fmt: skip
     inverter = load(model, embedder, device=device, dtype=dtype)
     control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
-    settings = {
-        "model": model, "weights": inverter.model.digest,
-        "embedder": inverter.embedder.spec.to_dict(), "data": inputs, "lengths": wanted, "n": n,
-        "search": asdict(config), "controls": controls,
-    }  # fmt: skip
-    rows: list[Row] = []
-    batches: dict[str, Any] = {"lengths": wanted, "n": n, "controls": control_texts}
-    with progress(len(wanted) * n, "evaluate", quiet) as bar:
-        if output is None:
-            for part in evaluate_rows(inverter, texts, config, **batches):
-                rows += part
-                bar.update(len(part))
-        else:
-            from unembed.results import ResultFile, read_results
 
-            path = Path(output).with_suffix(".rows.jsonl")
-            with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
-                bar.update(len(file.done()))
-                for part in evaluate_rows(inverter, texts, config, **batches, done=file.done()):
-                    file.append([row.to_dict() for row in part])
+    def measure(files: list[str], config: SearchConfig, wanted: list[int], n: int, output: str | None) -> Evaluation:
+        texts = [text for path in files for text in read_texts(SourceConfig(path, field=field))]
+        settings = {
+            "model": model, "weights": inverter.model.digest,
+            "embedder": inverter.embedder.spec.to_dict(), "data": files, "lengths": wanted, "n": n,
+            "search": asdict(config), "controls": controls,
+        }  # fmt: skip
+        rows: list[Row] = []
+        batches: dict[str, Any] = {"lengths": wanted, "n": n, "controls": control_texts}
+        with progress(len(wanted) * n, "evaluate", quiet) as bar:
+            if output is None:
+                for part in evaluate_rows(inverter, texts, config, **batches):
+                    rows += part
                     bar.update(len(part))
-            rows = [Row(**row) for row in read_results(path)[1]]
-    evaluation = summarise(rows, {**settings, **hardware()})
-    if output is not None:
-        try:
-            Path(output).write_text(json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {output} ({error.strerror}): the rows are kept; run the same command"
-            ) from error
-    console().print(_table(evaluation))
+            else:
+                path = Path(output).with_suffix(".rows.jsonl")
+                with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
+                    bar.update(len(file.done()))
+                    for part in evaluate_rows(inverter, texts, config, **batches, done=file.done()):
+                        file.append([row.to_dict() for row in part])
+                        bar.update(len(part))
+                rows = [Row(**row) for row in read_results(path)[1]]
+        evaluation = summarise(rows, {**settings, **hardware()})
+        if output is not None:
+            _write(Path(output), json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False))
+        return evaluation
+
+    def search(steps: int, sequence_beam_width: int) -> SearchConfig:
+        return Inverter.search_config(
+            steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
+            targets_at_once=targets_at_once,
+        )  # fmt: skip
+
+    if suite is None:
+        wanted = list(lengths or LENGTHS)
+        console().print(_table(measure(inputs, search(steps, sequence_beam_width), wanted, n, output)))
+        return 0
+    reports = {}
+    folder = Path(output or "")
+    parts = [(part, str(suites.locate(inputs[0], part))) for part in suites.suite(suite)]  # all there, before any work
+    for part, file in parts:
+        to = str(folder / f"{part.name}.json") if output else None
+        config = search(part.steps, part.sequence_beam_width)
+        evaluation = measure([file], config, list(part.lengths), part.n, to)
+        console().print(f"{part.name}: {Path(file).name}, steps {part.steps}")
+        console().print(_table(evaluation))
+        reports[part.name] = evaluation.to_dict()
+    if output:
+        _write(folder / "summary.md", suites.summary(reports))
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path} ({error.strerror}): the rows are kept; run the same command"
+        ) from error
 
 
 def _table(evaluation: Evaluation) -> Any:  # noqa: ANN401

@@ -1,0 +1,144 @@
+"""Sets of evaluations that belong together, and the Markdown that their reports become.
+
+A suite names held-out files by their stem; the folder that holds them is the user's (docs/guide.md says where ours are
+from). The tables of the README and of the model card are made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unembed.errors import InputError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One evaluation of a suite."""
+
+    name: str
+    data: str
+    """Stem of the held-out file."""
+    lengths: tuple[int, ...]
+    n: int
+    """Texts of each length."""
+    steps: int = 0
+    sequence_beam_width: int = 1
+
+
+LENGTHS = (4, 8, 16, 32, 64)
+SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"
+
+SUITES: dict[str, tuple[Part, ...]] = {
+    # The figures of the README and the model card. Two cores need about an hour, nearly all of it for the searches.
+    "headline": (
+        Part("squad-zero", SQUAD, LENGTHS, 300),
+        Part("scifact-zero", SCIFACT, LENGTHS, 300),
+        Part("pii-zero", PII, (4, 8, 16, 24), 300),
+        Part("squad-search", SQUAD, LENGTHS, 30, steps=20, sequence_beam_width=4),
+        Part("pii-search", PII, (8, 16), 30, steps=20, sequence_beam_width=4),
+    ),
+    # The same in about five minutes on two cores: wider intervals, and searches of short texts alone.
+    "quick": (
+        Part("squad-zero", SQUAD, LENGTHS, 60),
+        Part("scifact-zero", SCIFACT, LENGTHS, 60),
+        Part("pii-zero", PII, (4, 8, 16, 24), 60),
+        Part("squad-search", SQUAD, (4, 8, 16), 8, steps=20, sequence_beam_width=4),
+    ),
+}
+
+COLUMNS = (
+    ("exact_uncased", 100, 1),
+    ("token_f1", 1, 3),
+    ("bleu", 1, 1),
+    ("rouge_l", 1, 3),
+    ("chrf", 1, 1),
+    ("cosine", 1, 3),
+)
+"""Metric, factor and digits of each column of `figures`."""
+
+
+def suite(name: str) -> tuple[Part, ...]:
+    """The parts of a suite; InputError when there is none of that name."""
+    if name not in SUITES:
+        raise InputError(f"there is no suite '{name}': choose from {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def locate(folder: str | Path, part: Part) -> Path:
+    """The held-out file of a part in `folder`, whatever its ending; InputError when it is not there."""
+    found = sorted(path for path in Path(folder).glob(f"{part.data}.*") if path.is_file())
+    if not found:
+        raise InputError(f"{folder} holds no {part.data}.txt (nor .txt.xz, .jsonl, …): --data is the held-out folder")
+    return found[0]
+
+
+def figures(report: dict[str, Any]) -> str:
+    """One report as a Markdown table: every length, every system."""
+    settings = report["settings"]
+    data = ", ".join(Path(path).name.split(".")[0] for path in settings["data"])
+    search = settings["search"]
+    lines = [
+        f"**{data}**, steps {search['steps']}, sequence beam {search['sequence_beam_width']}:",
+        "",
+        "| tokens | n | system | exact (uncased) % | token F1 | BLEU | ROUGE-L | chrF | cosine | queries |",
+        "|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for length, result in report["lengths"].items():
+        for system, scores in result["systems"].items():
+            cells = [cell(scores["summary"][name], factor, digits) for name, factor, digits in COLUMNS]
+            queries = f"{result['queries_mean']:.0f}" if system == "inverter" else ""
+            lines.append(f"| {length} | {result['n']} | {system} | " + " | ".join(cells) + f" | {queries} |")
+    return "\n".join(lines)
+
+
+def rare_figures(report: dict[str, Any]) -> str:
+    """The strings of one report that seldom repeat: recall in % by kind and length, with the control's."""
+    lines = ["| tokens | kind | strings | recovered % | in a training text % |", "|--:|---|--:|--:|--:|"]
+    for length, result in report["lengths"].items():
+        control = result["rare"].get("training text", {})
+        for kind, estimate in result["rare"]["inverter"].items():
+            other = cell(control[kind], 100, 1) if kind in control else ""
+            lines.append(f"| {length} | {kind} | {estimate['n']} | {cell(estimate, 100, 1)} | {other} |")
+    return "\n".join(lines)
+
+
+def headline(zero: dict[str, Any], search: dict[str, Any]) -> str:
+    """The README's table: the hypothesizer alone and the search on the same set, side by side, with both controls."""
+    lines = [
+        "| tokens | token F1, steps 0 | token F1, search | exact %, search | BLEU, search | queries "
+        "| token F1, a training text | token F1, prior sample |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for length, result in zero["lengths"].items():
+        if length not in search["lengths"]:
+            continue
+        first = {system: scores["summary"] for system, scores in result["systems"].items()}
+        found = search["lengths"][length]
+        best = found["systems"]["inverter"]["summary"]
+        cells = [
+            cell(first["inverter"]["token_f1"], 1, 2), cell(best["token_f1"], 1, 2),
+            cell(best["exact_uncased"], 100, 0), cell(best["bleu"], 1, 1), f"{found['queries_mean']:.0f}",
+            cell(first["training text"]["token_f1"], 1, 2), cell(first["prior sample"]["token_f1"], 1, 2),
+        ]  # fmt: skip
+        lines.append(f"| {length} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def summary(reports: dict[str, dict[str, Any]]) -> str:
+    """All reports of a suite, by the names of their parts, as one Markdown page."""
+    parts = []
+    for name, report in reports.items():
+        parts += [f"## {name}", figures(report), rare_figures(report)]
+    if "squad-zero" in reports and "squad-search" in reports:
+        parts = [headline(reports["squad-zero"], reports["squad-search"]), *parts]
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(estimate: dict[str, Any], factor: float, digits: int) -> str:
+    """value [low–high]; the value alone where the interval says no more."""
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if low is None or low == high:
+        return f"{factor * value:.{digits}f}"
+    return f"{factor * value:.{digits}f} [{factor * low:.{digits}f}–{factor * high:.{digits}f}]"
