@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,28 +60,37 @@ class StoredSource:
 
 
 class Repeated:
-    """Each chunk of a source `passes` times in a row, cut and embedded once. With `ahead`, the next chunk is prepared
-    while this one is trained on: a GPU need not wait for it."""
+    """Each chunk of a source `passes` times in a row, cut and embedded once."""
 
-    def __init__(self, source: ChunkSource, passes: int, ahead: bool = False) -> None:
+    def __init__(self, source: ChunkSource, passes: int) -> None:
         self.source, self.passes = source, passes
-        self._worker = ThreadPoolExecutor(1) if ahead else None
-        self._next: tuple[int, Future] | None = None
         self._held: tuple[int, tuple[Sequence[str], np.ndarray]] | None = None
 
     def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
         wanted = number // self.passes
         if self._held is None or self._held[0] != wanted:
-            ready = self._next[1] if self._next and self._next[0] == wanted else None
-            self._held = wanted, ready.result() if ready else self.source.chunk(wanted)
-            if self._worker:
-                self._next = wanted + 1, self._worker.submit(self.source.chunk, wanted + 1)
+            self._held = wanted, self.source.chunk(wanted)
         return self._held[1]
+
+
+class Ahead:
+    """make(n), with make(n + 1) begun in a thread: a GPU need not wait for its next batches."""
+
+    def __init__(self, make: Callable[[int], list[Batch]]) -> None:
+        self.make, self.worker = make, ThreadPoolExecutor(1)
+        self.begun: tuple[int, Future[list[Batch]]] | None = None
+
+    def __call__(self, number: int) -> list[Batch]:
+        if self.begun is None or self.begun[0] != number:
+            self.begun = number, self.worker.submit(self.make, number)
+        made = self.begun[1].result()
+        self.begun = number + 1, self.worker.submit(self.make, number + 1)
+        return made
 
 
 def batches_of_chunk(
     source: ChunkSource, number: int, tokenizer: TextTokenizer, config: TrainConfig, rank: int
-) -> Iterator[Batch]:
+) -> list[Batch]:
     """The batches of one chunk in a fixed random order. Rows of about one length go together, so little is padding;
     texts beyond the longest of spans.lengths are left out, and so is a last batch that would be less than half full."""
     texts, vectors = source.chunk(number)
@@ -97,10 +106,12 @@ def batches_of_chunk(
         if len(order) >= size / 2 or not batches:
             batches.append((order[:size], width))
         order = order[size:]
+    out = []
     for at in rng.permutation(len(batches)).tolist():
         rows, width = batches[at]
         hypothesis = bool(rng.random() < config.objective.hypothesis_share)
-        yield Batch([ids[i] for i in rows], vectors[rows], width, hypothesis)
+        out.append(Batch([ids[i] for i in rows], vectors[rows], width, hypothesis))
+    return out
 
 
 def disturb(targets: np.ndarray, config: ObjectiveConfig, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -31,8 +32,8 @@ from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.training import state
 from unembed.training.batches import (
+    Ahead,
     Batch,
-    ChunkSource,
     Repeated,
     SpanSource,
     StoredSource,
@@ -126,7 +127,7 @@ class Trainer:
         except OSError as error:
             raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
-    def _open_data(self) -> tuple[ChunkSource, list[str]]:
+    def _open_data(self) -> tuple[Repeated, list[str]]:
         config, processes = self.config, self.accelerator.num_processes
         self.corpus: Corpus | None = None
         heldout = [
@@ -146,13 +147,9 @@ class Trainer:
         sources = [replace(source, path=config.locate(source.path)) for source in config.corpora]
         self.corpus = Corpus(sources, config.spans)
         heldout = heldout or self.corpus.hold_out(config.heldout_samples)
-        ahead = self.device.type != "cpu"
-        # A tokenizer is not to be used from two threads at once.
-        own = (
-            embedder(config.embedder, dtype=config.embedder_dtype, device=str(self.device)) if ahead else self.embedder
-        )
-        spans = SpanSource(self.corpus, own, config.chunk, config.seed, self.rank)
-        return Repeated(spans, config.passes, ahead), heldout
+        # A tokenizer is not to be used from two threads at once: batches made ahead have an embedder of their own.
+        own = self.embedder if self.device.type == "cpu" else self._open_embedder()
+        return Repeated(SpanSource(self.corpus, own, config.chunk, config.seed, self.rank), config.passes), heldout
 
     def _open_embedder(self) -> Embedder:
         return embedder(self.config.embedder, dtype=self.config.embedder_dtype, device=str(self.device))
@@ -211,7 +208,9 @@ class Trainer:
         if config.lexical_spans:
             if start and start.config.reader_width == self.net.config.reader_width:
                 raise InputError("lexical_spans starts a reader and init_from brings one: leave one of them out")
-            fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype)
+            fit_lexical_head(
+                self.net, self.source.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype
+            )
         if start:
             self.net.take_over(start)
 
@@ -224,25 +223,27 @@ class Trainer:
             self.accelerator.init_trackers("train" if config.tracker == "tensorboard" else "unembed")
         curve = open(self.output / "curve.jsonl", "a", encoding="utf-8") if self.accelerator.is_main_process else None
         saved = began = time.monotonic()
-        before, total, count = position.seconds, 0.0, 0
+        before = position.seconds
+        losses: list[Tensor] = []  # read when they are logged: reading waits for the device
         batches = self._batches()
         stop = position.step >= config.max_steps
         while not stop:
             batch = next(batches)
-            total += self._step(batch)
-            count += 1
+            losses.append(self._step(batch))
             position.step += 1
             position.tokens += self.accelerator.num_processes * sum(len(row) + 1 for row in batch.ids)
             position.seconds = before + time.monotonic() - began
             step = position.step
-            due, over = self._clock(saved, began)
+            save, over = self._clock(saved, began)
             stop = over or step == config.max_steps
-            if step % config.log_every == 0 or stop:
-                self._log(curve, {"loss": total / count}, began)
-                total, count = 0.0, 0
-            if (step % config.evaluate_every == 0 or stop) and self.accelerator.is_main_process:
+            look = step % config.evaluate_every == 0 or stop
+            loss = self._mean(losses) if step % config.log_every == 0 or look or save else None
+            if loss is not None and (step % config.log_every == 0 or stop):
+                self._log(curve, {"loss": loss}, began)
+                losses = []
+            if look and self.accelerator.is_main_process:
                 self._log(curve, self.evaluate(), began)
-            if due or stop:
+            if save or stop:
                 saved = time.monotonic()
                 # Chunks of different processes may hold different numbers of batches.
                 places = gather_object([(position.chunk, position.batch)])
@@ -270,8 +271,13 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands; `position` follows."""
         position, skip = self.position, self.position.batch
+        make: Callable[[int], list[Batch]] = partial(
+            batches_of_chunk, self.source, tokenizer=self.tokenizer, config=self.config, rank=self.rank
+        )
+        if self.device.type != "cpu":
+            make = Ahead(make)
         while True:
-            batches = list(batches_of_chunk(self.source, position.chunk, self.tokenizer, self.config, self.rank))
+            batches = make(position.chunk)
             if not batches:
                 raise InputError(
                     f"none of {self.config.chunk} texts fits spans.lengths ({max(self.config.spans.lengths)} tokens at "
@@ -284,7 +290,20 @@ class Trainer:
             position.chunk += 1
             position.batch = skip = 0
 
-    def _step(self, batch: Batch) -> float:
+    def _mean(self, losses: list[Tensor]) -> float:
+        """Mean of the losses of the last steps. Raises InputError when one of them is no number, before anything is
+        saved."""
+        values = torch.stack(losses).double().cpu()
+        wrong = (~values.isfinite()).nonzero()
+        if len(wrong):
+            at = int(wrong[0])
+            raise InputError(
+                f"the loss became {values[at].item()} at step {self.position.step - len(losses) + at}: lower the "
+                "learning rates and start from a checkpoint"
+            )
+        return values.mean().item()
+
+    def _step(self, batch: Batch) -> Tensor:
         config, step = self.config, self.position.step
         rng = np.random.default_rng([config.seed, self.rank, step, 2])
         targets = torch.from_numpy(disturb(batch.targets, config.objective, rng)).to(self.device)
@@ -299,12 +318,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        value = loss.item()
-        if not np.isfinite(value):
-            raise InputError(
-                f"the loss became {value} at step {step}: lower the learning rates and start from a checkpoint"
-            )
-        return value
+        return loss.detach()
 
     def hypothesise(self, targets: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """On-policy hypotheses [B, width] (padded) and their embeddings [B, d], by the network as it is now."""
@@ -326,8 +340,9 @@ class Trainer:
         of them is due."""
         now, limit = time.monotonic(), self.config.minutes
         late = [now - saved > 60 * self.config.save_minutes, limit is not None and now - began > 60 * limit]
-        due, over = self.accelerator.reduce(torch.tensor(late, dtype=torch.float32, device=self.device)).tolist()
-        return due > 0, over > 0
+        if self.accelerator.num_processes > 1:
+            late = self.accelerator.reduce(torch.tensor(late, dtype=torch.float32, device=self.device)).bool().tolist()
+        return late[0], late[1]
 
     # Looking at it
 

@@ -229,11 +229,11 @@ class NativeNetwork(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by what trains them: `matrices` (hidden, for Muon); for AdamW `embed`, `head`, `reader` (what
         reads the vector once a text) and `vectors` (small ones)."""
-        matrices = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
+        matrices: list[nn.Parameter] = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
         readers: list[Linear] = [getattr(self, name) for name in READERS if hasattr(self, name)]
         groups: dict[str, list[nn.Parameter]] = {
             "matrices": [*matrices, self.target_in.weight],
-            "embed": [self.embed.weight],
+            "embed": list(self.embed.parameters()),
             "head": [self.head.weight],
             "reader": [layer.weight for layer in readers],
         }
