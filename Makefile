@@ -49,9 +49,8 @@ docs: $(VENV)/.docs  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/mkdocs" build --strict --quiet
 	@echo 'The documentation is in site/index.html'
 
-bench: $(VENV)/.test  ## run every benchmark of benchmarks/
-	@set -- benchmarks/bench_*.py; if [ ! -e "$$1" ]; then echo 'benchmarks/ holds no bench_*.py' >&2; exit 1; fi; \
-	for program in "$$@"; do echo "$$program"; "$(BIN)/python" "$$program" $(ARGS) || exit 1; done
+bench: $(VENV)/.test  ## speed and memory of everything; ARGS=--quick for fewer runs
+	"$(BIN)/python" benchmarks/bench_speed.py $(ARGS)
 
 clean:  ## remove the environment, caches and built files (results of runs stay)
 	@# Only an environment that this Makefile made.

@@ -8,9 +8,5 @@ run=runs/minilm-cpu
 
 unembed train --config recipes/minilm/cpu.yaml --data_dir "$data" --output "$run"
 python recipes/minilm/pack.py "$run/model" "$run/packed"
-for set in squad_dev scifact_abstracts synthetic_pii; do
-  file="$data/heldout/en_$set.txt.xz"
-  unembed evaluate --model "$run/packed" --data "$file" --steps 0 --sequence-beam-width 1 --n 300 -o "$run/$set-zero.json"
-  unembed evaluate --model "$run/packed" --data "$file" --n 50 -o "$run/$set-search.json"
-done
-python recipes/minilm/pack.py "$run/model" "$run/packed" --reports "$run"/*-zero.json "$run"/*-search.json
+unembed evaluate --suite headline --model "$run/packed" --data "$data/heldout" -o "$run/headline"
+python recipes/minilm/pack.py "$run/model" "$run/packed" --reports "$run"/headline/*-zero.json "$run"/headline/*-search.json

@@ -28,8 +28,6 @@ RUN = 10
 """Words in a row that two texts may not share."""
 SHARD = 40_000_000
 """Bytes of text in a shard: about a third of it compressed."""
-TEMPLATED = "synthetic"
-"""Held-out sets of this name share their templates with the training set by design; only their people are others."""
 MANIFEST = "manifest.json"
 
 
@@ -90,7 +88,7 @@ def main() -> None:
         # The recipe names folders of shards; the raw file has the same name and an ending.
         raw = sorted(path for path in args.data.glob(f"{source['path']}.*") if path.is_file())
         if not raw:
-            raise SystemExit(f"{args.data}/{source['path']}.txt (.xz, .gz, .jsonl, .parquet) is missing: copy it there")
+            parser.error(f"{args.data}/{source['path']}.txt (.xz, .gz, .jsonl, .parquet) is missing: copy it there")
         counts = dict.fromkeys(("read", "kept", "doubles", "held_out"), 0)
         texts = list(clean(read_texts(SourceConfig(str(raw[0]), limit=args.limit)), forbidden, counts))
         random.Random(0).shuffle(texts)

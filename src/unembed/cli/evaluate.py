@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,35 +76,6 @@ def evaluate(
     from unembed.training.corpora import read_texts
 
     inputs = [data] if isinstance(data, str) else data
-    inverter = load(model, embedder, device=device, dtype=dtype)
-    control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
-
-    def measure(files: list[str], config: SearchConfig, wanted: list[int], n: int, output: str | None) -> Evaluation:
-        texts = [text for path in files for text in read_texts(SourceConfig(path, field=field))]
-        settings = {
-            "model": model, "weights": inverter.model.digest,
-            "embedder": inverter.embedder.spec.to_dict(), "data": files, "lengths": wanted, "n": n,
-            "search": asdict(config), "controls": controls,
-        }  # fmt: skip
-        rows: list[Row] = []
-        batches: dict[str, Any] = {"lengths": wanted, "n": n, "controls": control_texts}
-        with progress(len(wanted) * n, "evaluate", quiet) as bar:
-            if output is None:
-                for part in evaluate_rows(inverter, texts, config, **batches):
-                    rows += part
-                    bar.update(len(part))
-            else:
-                path = Path(output).with_suffix(".rows.jsonl")
-                with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
-                    bar.update(len(file.done()))
-                    for part in evaluate_rows(inverter, texts, config, **batches, done=file.done()):
-                        file.append([row.to_dict() for row in part])
-                        bar.update(len(part))
-                rows = [Row(**row) for row in read_results(path)[1]]
-        evaluation = summarise(rows, {**settings, **hardware()})
-        if output is not None:
-            _write(Path(output), json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False))
-        return evaluation
 
     def search(steps: int, sequence_beam_width: int) -> SearchConfig:
         return Inverter.search_config(
@@ -113,22 +84,63 @@ def evaluate(
         )  # fmt: skip
 
     if suite is None:
-        wanted = list(lengths or LENGTHS)
-        console().print(_table(measure(inputs, search(steps, sequence_beam_width), wanted, n, output)))
-        return 0
+        jobs = [Job("", inputs, search(steps, sequence_beam_width), list(lengths or LENGTHS), n, output)]
+    else:
+        jobs = [
+            Job(
+                part.name, [str(suites.locate(inputs[0], part))], search(part.steps, part.sequence_beam_width),
+                list(part.lengths), part.n, f"{output}/{part.name}.json" if output else None,
+            )
+            for part in suites.suite(suite)
+        ]  # fmt: skip
+    texts = {path: list(read_texts(SourceConfig(path, field=field))) for job in jobs for path in job.data}
+    inverter = load(model, embedder, device=device, dtype=dtype)
+    control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
     reports = {}
-    folder = Path(output or "")
-    parts = [(part, str(suites.locate(inputs[0], part))) for part in suites.suite(suite)]  # all there, before any work
-    for part, file in parts:
-        to = str(folder / f"{part.name}.json") if output else None
-        config = search(part.steps, part.sequence_beam_width)
-        evaluation = measure([file], config, list(part.lengths), part.n, to)
-        console().print(f"{part.name}: {Path(file).name}, steps {part.steps}")
+    for job in jobs:
+        settings = {
+            "model": model, "weights": inverter.model.digest,
+            "embedder": inverter.embedder.spec.to_dict(), "data": job.data, "lengths": job.lengths, "n": job.n,
+            "search": asdict(job.search), "controls": controls,
+        }  # fmt: skip
+        rows: list[Row] = []
+        held_out = [text for path in job.data for text in texts[path]]
+        batches: dict[str, Any] = {"lengths": job.lengths, "n": job.n, "controls": control_texts}
+        with progress(len(job.lengths) * job.n, job.name or "evaluate", quiet) as bar:
+            if job.output is None:
+                for part in evaluate_rows(inverter, held_out, job.search, **batches):
+                    rows += part
+                    bar.update(len(part))
+            else:
+                path = Path(job.output).with_suffix(".rows.jsonl")
+                with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
+                    bar.update(len(file.done()))
+                    for part in evaluate_rows(inverter, held_out, job.search, **batches, done=file.done()):
+                        file.append([row.to_dict() for row in part])
+                        bar.update(len(part))
+                rows = [Row(**row) for row in read_results(path)[1]]
+        evaluation = summarise(rows, {**settings, **hardware()})
+        reports[job.name] = evaluation.to_dict()
+        if job.output is not None:
+            _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
+        if job.name:
+            console().print(f"{job.name}: {', '.join(job.data)}, steps {job.search.steps}", markup=False)
         console().print(_table(evaluation))
-        reports[part.name] = evaluation.to_dict()
-    if output:
-        _write(folder / "summary.md", suites.summary(reports))
+    if suite is not None and output:
+        _write(Path(output) / "summary.md", suites.summary(reports))
     return 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation: of a suite, or the only one."""
+
+    name: str
+    data: list[str]
+    search: SearchConfig
+    lengths: list[int]
+    n: int
+    output: str | None
 
 
 def _write(path: Path, text: str) -> None:

@@ -254,6 +254,8 @@ class Trainer:
                 self.accelerator.wait_for_everyone()
         if curve:
             curve.close()
+        if position.step < config.max_steps:
+            log.info("stopped at step %d of %d; the same command goes on", position.step, config.max_steps)
         model = self.model()
         if self.accelerator.is_main_process:
             training = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}

@@ -48,8 +48,8 @@ class NativeModel(InversionModel):
     def tensor(self, vectors: np.ndarray) -> Tensor:
         return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
 
-    def ids(self, texts: Sequence[str]) -> Tensor:
-        return pad_rows([row[: self.max_tokens] for row in self.tokenizer.encode(texts)]).to(self.net.device)
+    def padded(self, rows: Sequence[list[int]]) -> Tensor:
+        return pad_rows([row[: self.max_tokens] for row in rows]).to(self.net.device)
 
     def write(
         self,
@@ -70,7 +70,7 @@ class NativeModel(InversionModel):
             written = generate(
                 self.net,
                 self.tensor(targets[part]),
-                None if hypotheses is None else self.ids(hypotheses[part]),
+                None if hypotheses is None else self.padded(self.tokenizer.encode(hypotheses[part])),
                 None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
                 n=n,
                 sampling=sampling,
@@ -117,9 +117,10 @@ class NativeModel(InversionModel):
         out: list[list[str]] = []
         for i in range(0, len(hypotheses), READ):
             part = slice(i, i + READ)
-            rows = [row[: self.max_tokens - 1] for row in self.tokenizer.encode(hypotheses[part])]
+            encoded = self.tokenizer.encode(hypotheses[part])
+            rows = [row[: self.max_tokens - 1] for row in encoded]
             text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
-            feedback = self.ids(hypotheses[part]), self.tensor(hypothesis_vectors[part])
+            feedback = self.padded(encoded), self.tensor(hypothesis_vectors[part])
             logits = self.net(self.tensor(targets[part]), text, *feedback, dtype=self.dtype)  # B T V
             doubt = logits.softmax(dim=-1)
             doubt[:, :, [PAD_ID, BOS_ID, EOS_ID]] = 0

@@ -1,0 +1,79 @@
+"""The recipes' own scripts, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPES = Path(__file__).parent.parent / "recipes" / "minilm"
+RECIPE = """
+corpora:
+  - {path: en/a, weight: 1}
+  - {path: en/b, weight: 1}
+heldout: [heldout/h.txt]
+"""
+LONG = "one two three four five six seven eight nine ten eleven twelve"
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Run prepare.py on tmp_path/raw; returns the exit code and what it said."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    for name, text in {"en/a.txt": "", "heldout/h.txt": f"Before that, {LONG.upper()}!\nshort one\n"}.items():
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).write_text(text)
+
+    def run(*arguments):
+        command = [sys.executable, str(RECIPES / "prepare.py"), tmp_path / "raw", tmp_path / "out"]
+        command += ["--config", tmp_path / "recipe.yaml", *arguments]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_prepared_text_has_no_doubles_and_nothing_held_out(prepare, tmp_path):
+    raw = tmp_path / "raw" / "en"
+    kept = [f"Text number {i} is about something of its own." for i in range(50)]
+    (raw / "a.txt").write_text("\n".join([*kept, kept[3].upper(), f"see: {LONG} and more", "Short one"]) + "\n")
+    with lzma.open(raw / "b.txt.xz", "wt") as file:
+        file.write("alpha\nbeta\n")
+    code, said = prepare()
+    assert code == 0, said
+    assert json.loads((tmp_path / "out" / "en" / "a" / "manifest.json").read_text()) == {
+        "source": "a.txt", "read": 53, "kept": 50, "doubles": 1, "held_out": 2,
+    }  # fmt: skip
+    with lzma.open(tmp_path / "out" / "en" / "a" / "000.txt.xz", "rt") as file:
+        lines = file.read().splitlines()
+    assert sorted(lines) == sorted(kept) and lines != kept, "all there, and shuffled"
+
+    (raw / "a.txt").write_text("something else\n")
+    assert prepare() == (0, ""), "what is complete is not made again"
+    (tmp_path / "out" / "en" / "b" / "manifest.json").unlink()
+    (raw / "b.txt.xz").unlink()
+    code, said = prepare()
+    assert code == 2 and "en/b.txt" in said and "missing" in said
+
+
+def test_the_recipes_are_sound():
+    """`unembed train` accepts every one of them, and a compact checkpoint of the large one fits in 64 MiB."""
+    import yaml
+    from jsonargparse import ArgumentParser
+
+    from unembed.models.native import NativeConfig, NativeNetwork
+    from unembed.training.config import TrainConfig
+
+    parser = ArgumentParser()
+    parser.add_class_arguments(TrainConfig, "config")
+    for path in sorted(RECIPES.glob("*.yaml")):
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parser.instantiate(parser.parse_object({"config": values}))
+    sizes = yaml.safe_load((RECIPES / "gpu.yaml").read_text(encoding="utf-8"))["model"]
+    net = NativeNetwork(NativeConfig(384, **{"reader_width": 1024, **sizes}))
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    assert parameters <= 70e6 and parameters * 1.01 < 64 * 2**20
