@@ -31,7 +31,7 @@ LENGTHS = (4, 8, 16, 32, 64)
 SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"
 
 SUITES: dict[str, tuple[Part, ...]] = {
-    # The figures of the README and the model card. Two cores need about an hour, nearly all of it for the searches.
+    # The figures of the README and the model card. Two cores need about half an hour, most of it for the searches.
     "headline": (
         Part("squad-zero", SQUAD, LENGTHS, 300),
         Part("scifact-zero", SCIFACT, LENGTHS, 300),
@@ -39,7 +39,7 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("squad-search", SQUAD, LENGTHS, 30, steps=20, sequence_beam_width=4),
         Part("pii-search", PII, (8, 16), 30, steps=20, sequence_beam_width=4),
     ),
-    # The same in about five minutes on two cores: wider intervals, and searches of short texts alone.
+    # The same in about three minutes on two cores: wider intervals, and searches of short texts alone.
     "quick": (
         Part("squad-zero", SQUAD, LENGTHS, 60),
         Part("scifact-zero", SCIFACT, LENGTHS, 60),
