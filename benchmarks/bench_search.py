@@ -116,13 +116,13 @@ def main() -> None:
         if {**stored["settings"], "hardware": None} == {**settings, "hardware": None}:
             results = stored
     texts = list(read_texts(SourceConfig(args.data)))
-    rows = [row for length in args.lengths for row in cut_texts(inverter, texts, [length], args.n)]
+    cut = {length: [text for _, _, text in cut_texts(inverter, texts, [length], args.n)] for length in args.lengths}
     base = SearchConfig(steps=NO_END, patience=NO_END)
 
     def fill(part: str, key: str, length: int, config: SearchConfig, **named: Any) -> None:
         if key in results[part]:
             return
-        figures = measure(inverter, [text for _, n, text in rows if n == length], config)
+        figures = measure(inverter, cut[length], config)
         results[part][key] = {"length": length, "budget": config.budget, **named, "figures": figures}
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(results), encoding="utf-8")

@@ -13,13 +13,9 @@ from pathlib import Path
 import torch
 
 from unembed.checkpoints import native
-from unembed.suites import figures, rare_figures
+from unembed.suites import tables
 
 CARD = Path(__file__).parent / "card.md"
-
-
-def tables(report: dict) -> str:
-    return f"{figures(report)}\n\n{rare_figures(report)}"
 
 
 def main() -> None:
@@ -42,8 +38,7 @@ def main() -> None:
         "steps": str(config["training"].get("steps", "")),
         "tokens": f"{config['training'].get('tokens', 0) / 1e6:.1f}",
         "hardware": f"{hardware.get('processor', '')}, {hardware.get('cores', '')} cores" if reports else "",
-        "figures": "\n\n".join(f"{figures(report)}\n\n{rare_figures(report)}" for report in reports)
-        or "Not measured yet.",
+        "figures": "\n\n".join(map(tables, reports)) or "Not measured yet.",
     }
     for name, value in values.items():
         card = card.replace("{" + name + "}", value)

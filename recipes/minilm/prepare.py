@@ -75,16 +75,17 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="read at most this many texts of each corpus")
     args = parser.parse_args()
     config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    todo = [source for source in config["corpora"] if not (args.output / source["path"] / MANIFEST).is_file()]
+    if not todo:
+        return
     forbidden = {
         run
         for path in config["heldout"]
         for text in read_texts(SourceConfig(str(args.data / path)))
         for run in runs(text)
     }
-    for source in config["corpora"]:
+    for source in todo:
         folder = args.output / source["path"]
-        if (folder / MANIFEST).is_file():
-            continue
         # The recipe names folders of shards; the raw file has the same name and an ending.
         raw = sorted(path for path in args.data.glob(f"{source['path']}.*") if path.is_file())
         if not raw:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unembed.errors import InputError
+from unembed.evaluation import LENGTHS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Part:
     sequence_beam_width: int = 1
 
 
-LENGTHS = (4, 8, 16, 32, 64)
 SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"
 
 SUITES: dict[str, tuple[Part, ...]] = {
@@ -104,6 +104,11 @@ def rare_figures(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tables(report: dict[str, Any]) -> str:
+    """Both tables of one report."""
+    return f"{figures(report)}\n\n{rare_figures(report)}"
+
+
 def headline(zero: dict[str, Any], search: dict[str, Any]) -> str:
     """The README's table: the hypothesizer alone and the search on the same set, side by side, with both controls."""
     lines = [
@@ -130,7 +135,7 @@ def summary(reports: dict[str, dict[str, Any]]) -> str:
     """All reports of a suite, by the names of their parts, as one Markdown page."""
     parts = []
     for name, report in reports.items():
-        parts += [f"## {name}", figures(report), rare_figures(report)]
+        parts += [f"## {name}", tables(report)]
     if "squad-zero" in reports and "squad-search" in reports:
         parts = [headline(reports["squad-zero"], reports["squad-search"]), *parts]
     return "\n\n".join(parts) + "\n"

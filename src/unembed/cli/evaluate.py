@@ -120,8 +120,8 @@ def evaluate(
                         bar.update(len(part))
                 rows = [Row(**row) for row in read_results(path)[1]]
         evaluation = summarise(rows, {**settings, **hardware()})
-        reports[job.name] = evaluation.to_dict()
         if job.output is not None:
+            reports[job.name] = evaluation.to_dict()
             _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
         if job.name:
             console().print(f"{job.name}: {', '.join(job.data)}, steps {job.search.steps}", markup=False)

@@ -237,10 +237,12 @@ class Trainer:
             save, over = self._clock(saved, began)
             stop = over or step == config.max_steps
             look = step % config.evaluate_every == 0 or stop
-            loss = self._mean(losses) if step % config.log_every == 0 or look or save else None
-            if loss is not None and (step % config.log_every == 0 or stop):
-                self._log(curve, {"loss": loss}, began)
-                losses = []
+            show = step % config.log_every == 0 or stop
+            if show or look or save:
+                loss = self._mean(losses)
+                if show:
+                    self._log(curve, {"loss": loss}, began)
+                    losses = []
             if look and self.accelerator.is_main_process:
                 self._log(curve, self.evaluate(), began)
             if save or stop:

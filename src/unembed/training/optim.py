@@ -16,7 +16,7 @@ def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.
     optimisers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(groups["matrices"], lr=config.muon_lr, momentum=0.95, weight_decay=config.weight_decay),
         torch.optim.AdamW(
-            [{"params": groups[name], "lr": rate} for name, rate in rates.items() if groups[name]],
+            [{"params": groups[name], "lr": rate} for name, rate in rates.items()],
             betas=(0.8, 0.95),
             eps=1e-10,
             weight_decay=0.0,

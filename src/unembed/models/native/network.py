@@ -219,8 +219,10 @@ class NativeNetwork(nn.Module):
                 nn.init.uniform_(layer.weight, -math.sqrt(3 / D), math.sqrt(3 / D))  # std 1/√D, bounded
             nn.init.zeros_(block.attention_out.weight)
             nn.init.zeros_(block.mlp_out.weight)
-        for layer in (self.target_in, self.feedback_in, *([self.reader] if self.config.reader_width else [])):
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
+        for name in ("target_in", "feedback_in", "reader"):
+            if hasattr(self, name):
+                layer = getattr(self, name)
+                nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
         nn.init.zeros_(self.head.weight)
         for name in ("everywhere_in", "lexical_in", "lexical_gate"):
             if hasattr(self, name):
