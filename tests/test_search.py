@@ -14,8 +14,10 @@ import pytest
 
 from unembed.embedders import Embedder, EmbedderSpec
 from unembed.errors import InputError
+from unembed.metrics import token_f1, words
 from unembed.models.base import GREEDY, Hypothesis, InversionModel
 from unembed.search import loop
+from unembed.search.consensus import agreement, by_agreement
 from unembed.search.edits import crossover, edit, pieces, propose, vocabulary
 from unembed.search.loop import POOL, Search, Target, search
 from unembed.search.types import Candidate, SearchConfig
@@ -192,13 +194,28 @@ def test_regrowth_starts_from_cuts_of_the_best_texts(embedder):
     assert len(set(model.starts)) > 2, "the cuts differ"
 
 
-def test_without_steps_only_hypotheses_are_judged(embedder):
+def test_without_steps_the_hypotheses_that_agree_best_are_judged(embedder):
     model = Listed(NEAR)
     [found] = run(model, embedder, steps=0, sequence_beam_width=3)
     assert found.stopped == "steps" and found.steps == 0 and found.queries == len(embedder.asked) == 3
-    assert model.calls == [("hypothesize", 1, 1), ("hypothesize", 1, 2)]
+    assert model.calls == [("hypothesize", 1, 1), ("hypothesize", 1, SearchConfig.consensus - 1)]
+    embedder.asked.clear()
     [found] = run(model, embedder, steps=0, sequence_beam_width=1)
+    assert found.queries == 1 and embedder.asked == [found.text]
+    samples = [row.text for row in model.hypothesize([0], SearchConfig.consensus - 1, None)[0]]
+    assert found.agreement == pytest.approx(agreement([found.text], [NEAR[0], *samples])[0])
+    [found] = run(model, embedder, steps=0, sequence_beam_width=1, consensus=1)
     assert found.queries == 1 and found.text == NEAR[0], "the greedy hypothesis alone"
+
+
+def test_agreement_is_the_mean_token_f1_with_all_samples():
+    samples = ["The cat sat.", "the cat, sat", "a dog", "", "cat cat"]
+    for text in [*samples, "bird"]:
+        expected = np.mean([token_f1(text, sample) if words(text) or words(sample) else 0.0 for sample in samples])
+        assert agreement([text], samples)[0] == pytest.approx(expected)
+    assert by_agreement(samples)[:2] == ["The cat sat.", "the cat, sat"], "the first of equals first"
+    assert by_agreement(["a", "b", "b"]) == ["b", "a"]
+    assert agreement(["a"], []).tolist() == [0.0] and by_agreement([]) == []
 
 
 def test_all_steps_are_run_while_there_is_progress(embedder):
@@ -244,7 +261,7 @@ def test_what_the_embedder_cannot_tell_apart_is_asked_once(embedder):
 
 def test_a_text_for_two_targets_is_embedded_once_in_a_round(embedder):
     found = run(Listed(["same text", "other text"]), embedder, ["one", "two"], steps=0, sequence_beam_width=2)
-    assert embedder.asked == ["same text", "other text"]
+    assert sorted(embedder.asked) == ["other text", "same text"]
     assert [inversion.queries for inversion in found] == [2, 2], "each target pays for it all the same"
 
 

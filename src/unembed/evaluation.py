@@ -11,11 +11,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from unembed import confidence
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.metrics import Scores, cosine, score_pairs
@@ -44,6 +45,10 @@ class Row:
     steps: int
     queries: int
     seconds: float
+    evidence: list[float] = field(default_factory=list)
+    """What a calibration is fitted to; see `unembed.confidence`."""
+    confidence: float | None = None
+    confidence_exact: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +68,18 @@ class Evaluation:
         found = rare_recall([row.reference for row in rows], [row.texts[system] for row in rows])
         return {kind: estimate.to_dict() for kind, estimate in found.items()}
 
+    def confidence(self, length: int) -> dict[str, Any]:
+        """Whether the probabilities that the results carry came true, by outcome; nothing without a calibration."""
+        rows = [row for row in self.rows if row.length == length]
+        truth = confidence.outcomes([(row.reference, row.texts["inverter"]) for row in rows])
+        given = {"good": [row.confidence for row in rows], "exact": [row.confidence_exact for row in rows]}
+        groups = np.arange(len(rows))
+        return {
+            name: asdict(confidence.reliability(np.array(values, dtype=np.float64), truth[name], groups))
+            for name, values in given.items()
+            if all(value is not None for value in values)
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the rows' texts."""
         lengths = {}
@@ -75,6 +92,7 @@ class Evaluation:
                 "seconds_mean": float(np.mean([row.seconds for row in rows])),
                 "systems": {name: scores.to_dict() for name, scores in systems.items()},
                 "rare": {name: self.rare(length, name) for name in systems},
+                "confidence": self.confidence(length),
             }
         return {"settings": self.settings, "lengths": lengths, "rows": [row.to_dict() for row in self.rows]}
 
@@ -128,6 +146,7 @@ def evaluate_rows(
                 for hypothesis in inverter.model.sample_prior(len(part), Sampling(), seed=config.seed + start)
             ],
         }
+        evidence = confidence.evidence(inverter.model, targets, found).tolist()
         cosines = {name: cosine(inverter.embedder.encode(made), targets) for name, made in others.items() if made}
         yield [
             Row(
@@ -135,6 +154,7 @@ def evaluate_rows(
                 {"inverter": inversion.text, **{system: made[i] for system, made in others.items() if made}},
                 {"inverter": inversion.cosine, **{system: float(values[i]) for system, values in cosines.items()}},
                 inversion.exact, inversion.steps, inversion.queries, seconds,
+                evidence[i], inversion.confidence, inversion.confidence_exact,
             )
             for i, ((name, length, reference), inversion) in enumerate(zip(part, found, strict=True))
         ]  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unembed.checkpoints import load_model
+from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
 from unembed.embedders.spec import check_match
@@ -86,7 +88,14 @@ class Inverter:
         stored = storage_dtype(vectors)
         step = integer_step(vectors) if stored in ("int8", "uint8") else None
         tolerance = self.embedder.noise_floor().tolerance(stored, step=step)
-        yield from Search(self.model, self.embedder, config, tolerance).run(targets, first)
+        found = Search(self.model, self.embedder, config, tolerance).run(targets, first)
+        if self.model.calibration is None:
+            yield from found
+            return
+        for start in range(0, len(targets), config.targets_at_once):  # as many as the search ends together
+            part = targets[start : start + config.targets_at_once]
+            inversions = list(islice(found, len(part)))
+            yield from self.model.calibration.rate(inversions, evidence(self.model, part, inversions))
 
     @staticmethod
     def search_config(**fields: Any) -> SearchConfig:  # noqa: ANN401

@@ -11,6 +11,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unembed.confidence import Calibration
 from unembed.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -46,13 +47,19 @@ def resolve(name: str | Path) -> Path:
     raise InputError(f"unknown model '{text}': did you mean '{hint}'? Otherwise give a folder or a hub id (owner/name)")
 
 
-def load_model(name: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> InversionModel:
-    """Load a model by name, folder or hub id, whatever its format."""
+def load_model(
+    name: str | Path, device: torch.device, dtype: torch.dtype | None = None, *, calibrated: bool = True
+) -> InversionModel:
+    """Load a model by name, folder or hub id, whatever its format, with its calibration where it has one (and
+    `calibrated` does not leave that out)."""
     folder = resolve(name)
     for module_name in FORMATS:
         module = importlib.import_module(module_name)
         if module.recognise(folder):
-            return module.load(folder, device, dtype)
+            model = module.load(folder, device, dtype)
+            if calibrated:
+                model.calibration = Calibration.load(folder, model.digest)
+            return model
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} holds no model (config.json is missing): give a folder that unembed train wrote"

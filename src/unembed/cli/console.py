@@ -45,6 +45,11 @@ def differences(original: str, recovered: str) -> Text:
     return out
 
 
+def chance(probability: float | None) -> str:
+    """In %, – where there is none (a model without a calibration)."""
+    return "–" if probability is None else f"{100 * probability:.0f} %"
+
+
 def progress(total: int | None, description: str, quiet: bool = False) -> Any:  # noqa: ANN401  (tqdm is untyped)
     """A progress bar with ETA on standard error; silent with `quiet` or where standard error is no terminal."""
     from tqdm import tqdm

@@ -25,7 +25,7 @@ def demo(
         sequence_beam_width: hypotheses kept from round to round.
         seed: same seed, same results.
     """
-    from unembed.cli.console import console, differences, table
+    from unembed.cli.console import chance, console, differences, table
     from unembed.inverter import load
     from unembed.metrics import token_f1
     from unembed.training.config import SourceConfig
@@ -54,9 +54,8 @@ def demo(
         rows.append((
             sentence, differences(sentence, found.text), f"{token_f1(sentence, found.text):.2f}",
             "yes" if found.exact else "no", f"{found.cosine:.3f}", found.steps, found.queries,
-            f"{time.perf_counter() - began:.1f}",
+            f"{time.perf_counter() - began:.1f}", chance(found.confidence),
         ))  # fmt: skip
-    out.print(
-        table([*columns, ("cosine", "right"), ("steps", "right"), ("queries", "right"), ("seconds", "right")], rows)
-    )
+    columns += [(name, "right") for name in ("cosine", "steps", "queries", "seconds", "P(F1≥.8)")]
+    out.print(table(columns, rows))
     return 0

@@ -25,6 +25,7 @@ def evaluate(
     lengths: list[int] | None = None,
     n: int = 100,
     steps: int = 20,
+    consensus: int = 32,
     sequence_beam_width: int = 4,
     budget: int | None = None,
     prior_weight: float = 0.002,
@@ -45,12 +46,13 @@ def evaluate(
         output: a .json file for the report; the rows stand beside it in .rows.jsonl, from which a stopped run goes on.
             With suite, a folder for all reports and their summary.md.
         suite: headline (the README's figures) or quick (the same in about three minutes). It brings its own lengths, n,
-            steps and sequence_beam_width.
+            steps, consensus and sequence_beam_width.
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder; by default the one that the model was trained on.
         lengths: cut the texts to these numbers of the embedder's tokens (default 4, 8, 16, 32, 64).
         n: texts of each length.
         steps: rounds of correction; 0 is the hypothesizer alone.
+        consensus: with steps 0, samples among which the answer is the one that agrees best with the others; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
@@ -77,19 +79,19 @@ def evaluate(
 
     inputs = [data] if isinstance(data, str) else data
 
-    def search(steps: int, sequence_beam_width: int) -> SearchConfig:
+    def search(steps: int, sequence_beam_width: int, consensus: int) -> SearchConfig:
         return Inverter.search_config(
-            steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
-            targets_at_once=targets_at_once,
+            steps=steps, sequence_beam_width=sequence_beam_width, consensus=consensus, budget=budget,
+            prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once,
         )  # fmt: skip
 
     if suite is None:
-        jobs = [Job("", inputs, search(steps, sequence_beam_width), list(lengths or LENGTHS), n, output)]
+        jobs = [Job("", inputs, search(steps, sequence_beam_width, consensus), list(lengths or LENGTHS), n, output)]
     else:
         jobs = [
             Job(
-                part.name, [str(suites.locate(inputs[0], part))], search(part.steps, part.sequence_beam_width),
-                list(part.lengths), part.n, f"{output}/{part.name}.json" if output else None,
+                part.name, [str(suites.locate(inputs[0], part))],
+                search(part.steps, part.sequence_beam_width, part.consensus), list(part.lengths), part.n, f"{output}/{part.name}.json" if output else None,
             )
             for part in suites.suite(suite)
         ]  # fmt: skip
@@ -124,7 +126,7 @@ def evaluate(
             reports[job.name] = evaluation.to_dict()
             _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
         if job.name:
-            console().print(f"{job.name}: {', '.join(job.data)}, steps {job.search.steps}", markup=False)
+            console().print(f"{job.name}: {', '.join(job.data)}, {suites.how(asdict(job.search))}", markup=False)
         console().print(_table(evaluation))
     if suite is not None and output:
         _write(Path(output) / "summary.md", suites.summary(reports))

@@ -24,6 +24,7 @@ def invert(
     model: str = "all-MiniLM-L6-v2",
     embedder: str | None = None,
     steps: int = 20,
+    consensus: int = 32,
     sequence_beam_width: int = 4,
     budget: int | None = None,
     prior_weight: float = 0.002,
@@ -51,6 +52,7 @@ def invert(
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder that made the vectors; by default the one that the model was trained on.
         steps: rounds of correction; 0 is the hypothesizer alone.
+        consensus: with steps 0, samples among which the answer is the one that agrees best with the others; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
@@ -73,12 +75,12 @@ def invert(
         raise InputError("give either --text (a text to embed and invert) or --vectors (a file of vectors)")
     from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
-    from unembed.search.trace import plot_traces
+    from unembed.plots import plot_traces
 
     source = _Source(None if text is None else [text], vectors, ids_field, vector_field, limit)
     config = Inverter.search_config(
-        steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, prior_weight=prior_weight, seed=seed,
-        targets_at_once=targets_at_once,
+        steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget,
+        prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once,
     )  # fmt: skip
     if dry_run:
         console().print(_plan(source, config, model), markup=False)
@@ -91,7 +93,8 @@ def invert(
     if output is not None:
         settings = {
             "model": model, "weights": inverter.model.digest, "embedder": inverter.embedder.spec.to_dict(),
-            "steps": steps, "sequence_beam_width": sequence_beam_width, "budget": budget, "seed": seed,
+            "steps": steps, "consensus": consensus, "sequence_beam_width": sequence_beam_width, "budget": budget,
+            "seed": seed,
             "prior_weight": prior_weight, "targets_at_once": targets_at_once, "normalize": normalize,
             "candidates": candidates, "trace": trace, "source": vectors or source.texts,
         }  # fmt: skip
@@ -181,7 +184,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
     from unembed.cli.console import table
 
     columns = [("id", "left"), ("recovered", "left"), ("exact", "right"), ("cosine", "right"), ("steps", "right")]
-    headings = [*columns, ("queries", "right"), ("seconds", "right")]
+    headings = [*columns, ("queries", "right"), ("seconds", "right"), ("P(F1≥.8)", "right")]
     return table(headings, [_cells(row) for row in rows])
 
 
@@ -198,9 +201,11 @@ def _show(rows: list[dict[str, Any]], traced: list[Inversion]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
+    from unembed.cli.console import chance
+
     exact = "yes" if row["exact"] else "no"
     cosine, seconds = f"{row['cosine']:.4f}", f"{row['seconds']:.2f}"
-    return row["id"], row["text"], exact, cosine, row["steps"], row["queries"], seconds
+    return row["id"], row["text"], exact, cosine, row["steps"], row["queries"], seconds, chance(row["confidence"])
 
 
 def _plan(source: _Source, config: SearchConfig, model: str) -> str:

@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": "turn texts into vectors",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
     "models": "list the models at hand, or describe one",
     "demo": "show it on a few sentences",

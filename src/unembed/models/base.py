@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from unembed.confidence import Calibration
     from unembed.embedders.spec import EmbedderSpec
 
 
@@ -48,6 +49,8 @@ class InversionModel(ABC):
     """Of the weights, so that results of other weights under one name are not mixed."""
     controls: Sequence[str] = ()
     """Some texts it was trained on, for the control in evaluations."""
+    calibration: Calibration | None = None
+    """What its results are worth, measured; None until `unembed calibrate`."""
 
     @abstractmethod
     def hypothesize(

@@ -20,6 +20,7 @@ import numpy as np
 
 from unembed.embedders import Embedder
 from unembed.models.base import GREEDY, InversionModel, Sampling
+from unembed.search.consensus import agreement, by_agreement
 from unembed.search.edits import pieces, propose
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
@@ -44,6 +45,8 @@ class Target:
 
     index: int
     vector: np.ndarray
+    samples: list[str] = field(default_factory=list)
+    """What the hypothesizer wrote."""
     seen: set[str] = field(default_factory=set)
     pool: list[Candidate] = field(default_factory=list)
     beam: list[Candidate] = field(default_factory=list)
@@ -80,16 +83,24 @@ class Search:
     # Proposing
 
     def _hypothesise(self, states: list[Target]) -> list[list[Proposal]]:
-        """The greedy hypothesis of each target and, where there will be something to choose from, samples."""
+        """Of each target the greedy hypothesis and samples. Without rounds, only those of them that agree best with all
+        are asked about, as many as the sequence beam is wide."""
         config = self.config
         targets = np.stack([state.vector for state in states])
-        more = config.hypotheses if config.steps else config.sequence_beam_width - 1
-        more = min(more, (config.budget or more + 1) - 1)
+        more = config.hypotheses if config.steps else max(config.consensus, config.sequence_beam_width) - 1
+        if config.steps:
+            more = min(more, (config.budget or more + 1) - 1)
         rows = self.model.hypothesize(targets, 1, GREEDY)
-        if more:
+        if more > 0:
             sampled = self.model.hypothesize(targets, more, self.sampling, self._seed(states, 0))
             rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
-        return [[Proposal(hypothesis.text, "hypothesis") for hypothesis in row] for row in rows]
+        for state, row in zip(states, rows, strict=True):
+            state.samples = [hypothesis.text for hypothesis in row]
+        asked = [
+            state.samples if config.steps else by_agreement(state.samples)[: config.sequence_beam_width]
+            for state in states
+        ]
+        return [[Proposal(text, "hypothesis") for text in row] for row in asked]
 
     def _improve(self, states: list[Target]) -> list[list[Proposal]]:
         """Proposals of one round: corrections and variations of every beam member; edits; after a round without
@@ -220,8 +231,17 @@ class Search:
         if not state.beam:  # the model wrote nothing but empty texts
             return Inversion("", 0.0, False, state.step, state.queries, state.stopped)
         best = state.beam[0]
+        [agreed] = agreement([best.text], state.samples).tolist()
         return Inversion(
-            best.text, best.cosine, best.exact, state.step, state.queries, state.stopped, state.beam, state.trace
+            best.text,
+            best.cosine,
+            best.exact,
+            state.step,
+            state.queries,
+            state.stopped,
+            state.beam,
+            state.trace,
+            agreed,
         )
 
 

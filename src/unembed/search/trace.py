@@ -1,11 +1,7 @@
-"""How a search went: as lines to print, and as a plot of the best cosine against embedder queries."""
+"""How a search went, as lines to print."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from unembed.errors import InputError, StorageError, require
 from unembed.search.types import Inversion
 
 
@@ -20,28 +16,3 @@ def trace_lines(inversion: Inversion) -> list[str]:
             )
         shown = point.text
     return lines
-
-
-def plot_traces(inversions: Sequence[Inversion], path: str | Path) -> None:
-    """Draw best cosine against queries, a line for each inversion, into an image file (.png, .svg, .pdf).
-
-    Raises MissingExtra without matplotlib, InputError for an unknown ending, StorageError when it cannot be written.
-    """
-    require("matplotlib", "plot")
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for inversion in inversions:
-        line = axes.step(
-            [point.queries for point in inversion.trace], [point.cosine for point in inversion.trace], where="post"
-        )
-        if inversion.exact:
-            axes.plot(inversion.queries, inversion.cosine, "o", color=line[0].get_color())
-    axes.set(xlabel="embedder queries", ylabel="best cosine", xscale="log", title="search (dots: verified exact)")
-    try:
-        figure.savefig(path)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be drawn ({error}): use an ending such as .png or .svg") from error
-    except OSError as error:
-        raise StorageError(f"cannot write {path} ({error.strerror})") from error

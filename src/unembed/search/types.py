@@ -14,6 +14,9 @@ class SearchConfig:
 
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
+    consensus: int = 32
+    """Without rounds: samples among which the answer is the one that agrees best with the others, at no query more than
+    the one that gives its cosine. 0 or 1: the greedy text."""
     sequence_beam_width: int = 4
     """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
     budget: int | None = None
@@ -42,7 +45,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "steps": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0, "edits": 0,
+            "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0, "edits": 0,
             "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
@@ -105,6 +108,12 @@ class Inversion:
     candidates: list[Candidate] = field(default_factory=list)
     """The best distinct candidates, best first; the first is the result."""
     trace: list[TracePoint] = field(default_factory=list)
+    agreement: float = 0.0
+    """Mean token F1 of the text with what the hypothesizer wrote in its samples: how sure the model is."""
+    confidence: float | None = None
+    """P(token F1 ≥ 0.8), calibrated on held-out texts (`unembed.confidence`); None for a model without a calibration."""
+    confidence_exact: float | None = None
+    """P(the text itself, up to case), likewise."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

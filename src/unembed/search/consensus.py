@@ -1,0 +1,39 @@
+"""Choosing among samples without asking the embedder: the text that agrees best with all others.
+
+Minimum Bayes risk decoding (Kumar & Byrne, HLT-NAACL 2004; by sampling: Eikema & Aziz, COLING 2020) with token F1 as the
+gain: of the samples, the one whose expected token F1 is highest, were any of them the truth. The likeliest text is often
+a poor answer where a model is unsure; words that most samples have are seldom wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from unembed.metrics import words
+
+
+def agreement(texts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
+    """Mean token F1 of each text with all samples [n]; 0 where neither has a word."""
+    index: dict[str, int] = {}
+    both = [*texts, *samples]
+    for text in both:
+        for word in words(text):
+            index.setdefault(word, len(index))
+    counts = np.zeros((len(both), len(index)), dtype=np.int32)
+    for row, text in enumerate(both):
+        for word, count in Counter(words(text)).items():
+            counts[row, index[word]] = count
+    ours, theirs = counts[: len(texts)], counts[len(texts) :]
+    shared = np.minimum(ours[:, None], theirs[None]).sum(axis=2)  # n, samples
+    sizes = ours.sum(axis=1)[:, None] + theirs.sum(axis=1)[None]
+    return (2 * shared / np.maximum(1, sizes)).mean(axis=1) if len(samples) else np.zeros(len(texts))
+
+
+def by_agreement(texts: Sequence[str]) -> list[str]:
+    """The distinct texts, the one that agrees best with all of them first."""
+    distinct = list(dict.fromkeys(texts))
+    order = np.argsort(-agreement(distinct, texts), kind="stable")
+    return [distinct[i] for i in order.tolist()]
