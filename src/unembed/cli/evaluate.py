@@ -91,7 +91,8 @@ def evaluate(
         jobs = [
             Job(
                 part.name, [str(suites.locate(inputs[0], part))],
-                search(part.steps, part.sequence_beam_width, part.consensus), list(part.lengths), part.n, f"{output}/{part.name}.json" if output else None,
+                search(part.steps, part.sequence_beam_width, part.consensus), list(part.lengths), part.n,
+                f"{output}/{part.name}.json" if output else None,
             )
             for part in suites.suite(suite)
         ]  # fmt: skip

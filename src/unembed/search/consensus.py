@@ -1,8 +1,8 @@
 """Choosing among samples without asking the embedder: the text that agrees best with all others.
 
-Minimum Bayes risk decoding (Kumar & Byrne, HLT-NAACL 2004; by sampling: Eikema & Aziz, COLING 2020) with token F1 as the
-gain: of the samples, the one whose expected token F1 is highest, were any of them the truth. The likeliest text is often
-a poor answer where a model is unsure; words that most samples have are seldom wrong.
+Minimum Bayes risk decoding (Kumar & Byrne, HLT-NAACL 2004; by sampling: Eikema & Aziz, COLING 2020) with token F1 as
+the gain: of the samples, the one whose expected token F1 is highest, were any of them the truth. The likeliest text is
+often a poor answer where a model is unsure; words that most samples have are seldom wrong.
 """
 
 from __future__ import annotations
