@@ -189,9 +189,9 @@ def test_a_suite_measures_all_its_parts_and_writes_the_tables(command, refused, 
     assert code == 0 and "squad-search" in out and "pii-zero" in out
     reports = {part.name: json.loads((tmp_path / "out" / f"{part.name}.json").read_text()) for part in tiny}
     assert reports["squad-search"]["settings"]["search"]["steps"] == 1
-    assert "consensus of 32" in page and "steps 0, greedy" in page and "steps 1, sequence beam 2" in page
     assert list(reports["squad-search"]["lengths"]) == ["4"] and reports["pii-zero"]["lengths"]["8"]["n"] == 3
     page = (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
+    assert "consensus of 32" in page and "steps 0, greedy" in page and "steps 1, sequence beam 2" in page
     value = reports["squad-search"]["lengths"]["4"]["systems"]["inverter"]["summary"]["token_f1"]["value"]
     first = next(line for line in page.splitlines() if line.startswith("| 4 |"))
     assert f" {value:.2f}" in first and page.count("held_a") == 3 and "| 8 | name |" in page

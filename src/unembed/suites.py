@@ -128,8 +128,8 @@ def headline(reports: dict[str, dict[str, Any]]) -> str:
     """The README's table: three ways of asking the same model, side by side on the same set, with both controls. A
     length that one of the HEADLINE reports lacks is left out."""
     lines = [
-        "| tokens | token F1, greedy | token F1, consensus | token F1, search | exact %, search | BLEU, search | queries "
-        "| token F1, a training text | token F1, prior sample |",
+        "| tokens | token F1, greedy | token F1, consensus | token F1, search | exact %, search | BLEU, search "
+        "| queries | token F1, a training text | token F1, prior sample |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     greedy, zero, search = (reports[name]["lengths"] for name in HEADLINE)

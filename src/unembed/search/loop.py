@@ -232,17 +232,8 @@ class Search:
             return Inversion("", 0.0, False, state.step, state.queries, state.stopped)
         best = state.beam[0]
         [agreed] = agreement([best.text], state.samples).tolist()
-        return Inversion(
-            best.text,
-            best.cosine,
-            best.exact,
-            state.step,
-            state.queries,
-            state.stopped,
-            state.beam,
-            state.trace,
-            agreed,
-        )
+        how = state.step, state.queries, state.stopped, state.beam, state.trace
+        return Inversion(best.text, best.cosine, best.exact, *how, agreed)
 
 
 def search(

@@ -45,8 +45,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0, "edits": 0,
-            "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
+            "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0,
+            "edits": 0, "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -111,7 +111,7 @@ class Inversion:
     agreement: float = 0.0
     """Mean token F1 of the text with what the hypothesizer wrote in its samples: how sure the model is."""
     confidence: float | None = None
-    """P(token F1 ≥ 0.8), calibrated on held-out texts (`unembed.confidence`); None for a model without a calibration."""
+    """P(token F1 ≥ 0.8), calibrated on held-out texts (`unembed.confidence`); None where a model has no calibration."""
     confidence_exact: float | None = None
     """P(the text itself, up to case), likewise."""
 
