@@ -190,19 +190,6 @@ def test_a_run_in_slices_with_compact_checkpoints(recipe, monkeypatch):
     assert small < 0.45 * (full / "model.safetensors").stat().st_size, "tiny matrices are kept as they are"
 
 
-def test_a_chunk_is_embedded_once_for_all_its_passes(recipe, minilm, monkeypatch):
-    made = Trainer(recipe(passes=3))
-    numbers = []
-    chunk = made.source.source.chunk
-    monkeypatch.setattr(made.source.source, "chunk", lambda number: (numbers.append(number), chunk(number))[1])
-    batches = made._batches()
-    first = [next(batches) for _ in range(12)]
-    while made.position.chunk < 4:
-        next(batches)
-    assert numbers == [0, 1]
-    assert len({tuple(map(tuple, batch.ids)) for batch in first}) == len(first), "batches are mixed anew in each pass"
-
-
 def test_batches_made_ahead_are_the_same_batches():
     made = []
     ahead = Ahead(lambda number: made.append(number) or [number])

@@ -59,20 +59,6 @@ class StoredSource:
         return [self.folder.texts[i] for i in rows.tolist()], np.asarray(self.folder.vectors[rows], dtype=np.float32)
 
 
-class Repeated:
-    """Each chunk of a source `passes` times in a row, cut and embedded once."""
-
-    def __init__(self, source: ChunkSource, passes: int) -> None:
-        self.source, self.passes = source, passes
-        self._held: tuple[int, tuple[Sequence[str], np.ndarray]] | None = None
-
-    def chunk(self, number: int) -> tuple[Sequence[str], np.ndarray]:
-        wanted = number // self.passes
-        if self._held is None or self._held[0] != wanted:
-            self._held = wanted, self.source.chunk(wanted)
-        return self._held[1]
-
-
 class Ahead:
     """make(n), with make(n + 1) begun in a thread: a GPU need not wait for its next batches."""
 

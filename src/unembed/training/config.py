@@ -121,8 +121,6 @@ class TrainConfig:
     """Text tokens of a batch, padding included, on each process."""
     chunk: int = 4096
     """Spans that are cut and embedded at a time."""
-    passes: int = 1
-    """Times that a chunk is trained on, in new batches, before the next one is cut and embedded."""
     dtype: str = "bfloat16"
     compile: bool = False
     """torch.compile the training step: worth its minutes of start-up from about half an hour of training on."""
@@ -166,8 +164,8 @@ class TrainConfig:
                 f"spans.lengths goes to {max(self.spans.lengths)} but model.max_tokens is {self.model.max_tokens}: "
                 "raise max_tokens or lower the lengths"
             )
-        if self.passes < 1 or (self.minutes is not None and self.minutes <= 0):
-            raise InputError("passes must be at least 1, and minutes, where given, more than 0")
+        if self.minutes is not None and self.minutes <= 0:
+            raise InputError("minutes, where given, must be more than 0")
         if self.max_steps < 1 or self.batch_tokens < max(self.spans.lengths):
             raise InputError("max_steps must be at least 1 and batch_tokens at least the longest of spans.lengths")
 

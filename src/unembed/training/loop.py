@@ -34,7 +34,7 @@ from unembed.training import state
 from unembed.training.batches import (
     Ahead,
     Batch,
-    Repeated,
+    ChunkSource,
     SpanSource,
     StoredSource,
     batches_of_chunk,
@@ -127,7 +127,7 @@ class Trainer:
         except OSError as error:
             raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
-    def _open_data(self) -> tuple[Repeated, list[str]]:
+    def _open_data(self) -> tuple[ChunkSource, list[str]]:
         config, processes = self.config, self.accelerator.num_processes
         self.corpus: Corpus | None = None
         heldout = [
@@ -141,15 +141,14 @@ class Trainer:
             check_match(folder.spec, self.embedder.spec, expected_name="the vectors", actual_name="the embedder")
             self.spec: EmbedderSpec = folder.spec
             self.folder = folder
-            stored = StoredSource(folder, config.chunk, config.seed, self.rank, processes)
-            return Repeated(stored, config.passes), heldout
+            return StoredSource(folder, config.chunk, config.seed, self.rank, processes), heldout
         self.spec = self.embedder.spec
         sources = [replace(source, path=config.locate(source.path)) for source in config.corpora]
         self.corpus = Corpus(sources, config.spans)
         heldout = heldout or self.corpus.hold_out(config.heldout_samples)
         # A tokenizer is not to be used from two threads at once: batches made ahead have an embedder of their own.
         own = self.embedder if self.device.type == "cpu" else self._open_embedder()
-        return Repeated(SpanSource(self.corpus, own, config.chunk, config.seed, self.rank), config.passes), heldout
+        return SpanSource(self.corpus, own, config.chunk, config.seed, self.rank), heldout
 
     def _open_embedder(self) -> Embedder:
         return embedder(self.config.embedder, dtype=self.config.embedder_dtype, device=str(self.device))
@@ -208,9 +207,7 @@ class Trainer:
         if config.lexical_spans:
             if start and start.config.reader_width == self.net.config.reader_width:
                 raise InputError("lexical_spans starts a reader and init_from brings one: leave one of them out")
-            fit_lexical_head(
-                self.net, self.source.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype
-            )
+            fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype)
         if start:
             self.net.take_over(start)
 
