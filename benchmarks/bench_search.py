@@ -101,8 +101,9 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="*", default=[1, 10, 100, 1000], help="points of the curve")
     parser.add_argument("--budget", type=int, default=400, help="queries of the ablation")
     parser.add_argument("--quick", action="store_true", help="6 texts of 8 tokens, up to 100 queries: some minutes")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, help="by default benchmarks/results/search.json, or search-quick.json")
     args = parser.parse_args()
+    args.output = args.output or RESULTS.with_stem("search-quick" if args.quick else "search")
     if args.quick:
         args.n, args.lengths, args.budgets, args.budget = 6, [8], [1, 10, 100], 100
     inverter = unembed.load(args.model)

@@ -25,6 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import unembed
+from unembed.checkpoints import native, resolve
 from unembed.cli.console import console, table
 from unembed.evaluation import hardware
 from unembed.models.base import Sampling
@@ -55,9 +56,9 @@ def matmul_rate(dtype: torch.dtype, runs: int) -> float:
     return 2 * 2048 * 512 * 2048 / median_seconds(lambda: a @ b, 5 * runs, 5)
 
 
-def training(runs: int, compiled: bool) -> dict[str, Any]:
+def training(config: NativeConfig, runs: int, compiled: bool) -> dict[str, Any]:
     """One step (forward, backward, optimisers) of the shipped size on 170 texts of 24 tokens."""
-    net = NativeNetwork(NativeConfig(384))
+    net = NativeNetwork(config)
     optimisers = build_optimisers(net, OptimiserConfig())
     objective: Any = Objective(net, torch.bfloat16)
     targets = torch.nn.functional.normalize(torch.randn(170, 384), dim=-1)
@@ -181,13 +182,14 @@ def cold_start(model: str) -> float:
 def measure(model: str, quick: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each part's name and figures, as soon as they are there."""
     runs, some = (2, 8) if quick else (5, 32)
+    size = native.load(resolve(model), torch.device("cpu")).net.config
     yield "machine", {"hardware": hardware(), "threads": torch.get_num_threads(), "quick": quick}
     rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     steps = {}
     for name in ("eager", "compiled"):
         for dtype, measured in rates.items():
             measured.append(matmul_rate(getattr(torch, dtype), runs))
-        steps[name] = training(runs, compiled=name == "compiled")
+        steps[name] = training(size, runs, compiled=name == "compiled")
     # The better of two measurements is the machine's: a disturbed one would flatter the training.
     yield "matmul", {f"{dtype}_flop_per_s": max(measured) for dtype, measured in rates.items()}
     for figures in steps.values():

@@ -7,10 +7,13 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import pytest
+import yaml
 
-RECIPES = Path(__file__).parent.parent / "recipes" / "minilm"
+ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "recipes" / "minilm"
 RECIPE = """
 corpora:
   - {path: en/a, weight: 1}
@@ -62,18 +65,24 @@ def test_prepared_text_has_no_doubles_and_nothing_held_out(prepare, tmp_path):
 
 def test_the_recipes_are_sound():
     """`unembed train` accepts every one of them, and a compact checkpoint of the large one fits in 64 MiB."""
-    import yaml
-    from jsonargparse import ArgumentParser
-
     from unembed.models.native import NativeConfig, NativeNetwork
     from unembed.training.config import TrainConfig
 
-    parser = ArgumentParser()
-    parser.add_class_arguments(TrainConfig, "config")
     for path in sorted(RECIPES.glob("*.yaml")):
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parser.instantiate(parser.parse_object({"config": values}))
+        assert TrainConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8"))).output
     sizes = yaml.safe_load((RECIPES / "gpu.yaml").read_text(encoding="utf-8"))["model"]
     net = NativeNetwork(NativeConfig(384, **{"reader_width": 1024, **sizes}))
     parameters = sum(parameter.numel() for parameter in net.parameters())
     assert parameters <= 70e6 and parameters * 1.01 < 64 * 2**20
+
+
+def test_every_arm_of_the_ablations_is_a_recipe_and_differs_from_the_first():
+    from unembed.training.config import TrainConfig
+
+    folder = ROOT / "benchmarks"
+    bench = run_path(str(folder / "bench_training.py"))
+    plan = yaml.safe_load((folder / "ablations.yaml").read_text(encoding="utf-8"))
+    merged = [bench["merged"](plan["base"], change) | {"output": "runs/x"} for change in plan["arms"].values()]
+    first, *others = map(TrainConfig.from_dict, merged)
+    assert plan["arms"]["as it is"] == {} and first.model.reader_width and first.corpora
+    assert len({config.identity for config in [first, *others]}) == len(plan["arms"])

@@ -5,8 +5,6 @@
 set -euo pipefail
 data=${1:?usage: recipes/minilm/cpu.sh DATA_DIR}
 run=runs/minilm-cpu
-# glibc: keep memory instead of giving it back after each step, a fifth of the time (docs/lab.md)
-export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 MALLOC_ARENA_MAX=1
 
 unembed train --config recipes/minilm/cpu.yaml --data_dir "$data" --output "$run"
 python recipes/minilm/pack.py "$run/model" "$run/packed"

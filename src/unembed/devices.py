@@ -1,7 +1,8 @@
-"""The one place where a device name becomes a `torch.device`."""
+"""The one place where a device name becomes a `torch.device`, and where the CPU's memory is spoken of."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,23 @@ if TYPE_CHECKING:
 
 ACCELERATORS = ("cuda", "mps", "npu", "xpu")
 """Looked for in this order when no device is named; the CPU is the last resort. ROCm cards answer to `cuda`."""
+
+
+_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 1 << 30), "M_ARENA_MAX": (-8, 1)}
+"""glibc's numbers of the settings, and their values: one heap, grown by a gigabyte at a time and never given back."""
+
+
+def keep_freed_memory() -> bool:
+    """Have this process keep the memory that it frees; returns whether the C library can (glibc).
+
+    A training step frees its large blocks at its end and needs them again in the next: given back to the system and
+    fetched anew, page by page, they cost a fifth of the step on a CPU (docs/lab.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    return all([mallopt(number, value) for number, value in _MALLOPT.values()])
 
 
 def _backend(kind: str) -> object | None:

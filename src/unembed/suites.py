@@ -31,6 +31,7 @@ class Part:
 
 
 SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"
+RUSSIAN, CHINESE = "ru_nerel_news", "zh_cmrc2018"
 
 SUITES: dict[str, tuple[Part, ...]] = {
     # The figures of the README and the model card. Two cores need about half an hour, most of it for the searches.
@@ -39,6 +40,8 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("squad-zero", SQUAD, LENGTHS, 300),
         Part("scifact-zero", SCIFACT, LENGTHS, 300),
         Part("pii-zero", PII, (4, 8, 16, 24), 300),
+        Part("russian-zero", RUSSIAN, (16, 32), 100),
+        Part("chinese-zero", CHINESE, (16, 32), 100),
         Part("squad-search", SQUAD, LENGTHS, 30, steps=20, sequence_beam_width=4),
         Part("pii-search", PII, (8, 16), 30, steps=20, sequence_beam_width=4),
     ),

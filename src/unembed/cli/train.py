@@ -15,8 +15,10 @@ def train(config: TrainConfig) -> int:
     elif config.tracker == "wandb":
         require("wandb", "wandb")
     from unembed.cli.console import console
+    from unembed.devices import keep_freed_memory
     from unembed.training.loop import train as run
 
+    keep_freed_memory()
     run(config)
     console().print(
         f'the model is in {config.output}/model; try: unembed invert --model {config.output} --text "…"', markup=False

@@ -60,6 +60,8 @@ class OptimiserConfig:
     """Muon for the hidden matrices, AdamW for the rest."""
 
     muon_lr: float = 0.02
+    adamw_lr: float | None = None
+    """AdamW with this rate for the hidden matrices too, instead of Muon."""
     head_lr: float = 0.003
     reader_lr: float = 0.0003
     """Of the reader and the lexical head: their inputs are many, so each step of AdamW moves the logits far."""
@@ -175,6 +177,20 @@ class TrainConfig:
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> TrainConfig:
+        """A config from a recipe's keys, nested as in its YAML; what is not named has its default. InputError for
+        a key or a value that does not fit."""
+        from jsonargparse import ArgumentError, ArgumentParser
+
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls, "config")
+        build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+        try:
+            return build(parser.parse_object({"config": fields})).config
+        except ArgumentError as error:
+            raise InputError(f"the recipe does not fit: {' '.join(str(error).split())}") from error
 
     @property
     def identity(self) -> str:

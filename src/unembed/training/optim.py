@@ -13,8 +13,11 @@ def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.
     the heads and the small vectors, whose rows are used one at a time or alone, take AdamW."""
     groups = net.parameter_groups()
     rates = {"embed": config.embed_lr, "head": config.head_lr, "reader": config.reader_lr, "vectors": config.vector_lr}
+    decay = config.weight_decay
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(groups["matrices"], lr=config.muon_lr, momentum=0.95, weight_decay=config.weight_decay),
+        torch.optim.Muon(groups["matrices"], lr=config.muon_lr, momentum=0.95, weight_decay=decay)
+        if config.adamw_lr is None
+        else torch.optim.AdamW(groups["matrices"], lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=decay),
         torch.optim.AdamW(
             [{"params": groups[name], "lr": rate} for name, rate in rates.items()],
             betas=(0.8, 0.95),
