@@ -51,7 +51,7 @@ def evidence(model: InversionModel, targets: np.ndarray, inversions: Sequence[In
         np.log1p(counts),
         distance * np.log1p(counts),
         model.score(texts, targets) / (1 + counts),
-        model.score(texts) / (1 + counts),
+        model.score(texts) / (1 + counts) if model.has_prior else np.zeros(len(texts)),
         np.array([inversion.agreement for inversion in inversions]),
         np.log1p([inversion.queries for inversion in inversions]),
     )

@@ -141,10 +141,7 @@ def evaluate_rows(
         seconds = (time.perf_counter() - began) / len(part)
         others = {
             "training text": _training_texts(inverter, controls, [row[1] for row in part], start, config.seed),
-            "prior sample": [
-                hypothesis.text if hypothesis.text.strip() else "."
-                for hypothesis in inverter.model.sample_prior(len(part), Sampling(), seed=config.seed + start)
-            ],
+            "prior sample": _prior_samples(inverter, len(part), config.seed + start),
         }
         evidence = confidence.evidence(inverter.model, targets, found).tolist()
         cosines = {name: cosine(inverter.embedder.encode(made), targets) for name, made in others.items() if made}
@@ -158,6 +155,14 @@ def evaluate_rows(
             )
             for i, ((name, length, reference), inversion) in enumerate(zip(part, found, strict=True))
         ]  # fmt: skip
+
+
+def _prior_samples(inverter: Inverter, n: int, seed: int) -> list[str]:
+    """n texts that the model writes without a vector; none where it has no prior."""
+    if not inverter.model.has_prior:
+        return []
+    written = inverter.model.sample_prior(n, Sampling(), seed=seed)
+    return [hypothesis.text if hypothesis.text.strip() else "." for hypothesis in written]
 
 
 def _training_texts(

@@ -163,7 +163,7 @@ def load(
     place = resolve_device(device)
     loaded = load_model(model, place)
     if not isinstance(embedder, Embedder):
-        embedder = _embedder(embedder or loaded.spec.id, place, dtype)
+        embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype)
     return Inverter(loaded, embedder)
 
 

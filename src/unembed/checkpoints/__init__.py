@@ -1,7 +1,8 @@
 """Model folders: one module a format, each with `recognise` and `load`; and the models that ship with the package.
 
 To add a format: one module with `recognise(folder) -> bool` and `load(folder, device, dtype) -> InversionModel`, and
-one entry in `FORMATS`.
+one entry in `FORMATS`. A format whose hypothesizers and correctors are two checkpoints has, instead of load,
+`is_corrector(folder) -> bool` and `load_pair(hypothesizer, corrector or None, device, dtype) -> T5Pair`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import difflib
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unembed.checkpoints.tensors import digest
 from unembed.confidence import Calibration
 from unembed.errors import CheckpointError, InputError
 
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
 
     from unembed.models.base import InversionModel
 
-FORMATS = ("unembed.checkpoints.native",)
+FORMATS = ("unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t")
+PAIRS = {
+    "gtr-base": ("jxm/gtr__nq__32", "jxm/gtr__nq__32__correct"),
+    "gtr-base-st": ("ielabgroup/vec2text_gtr-base-st_inversion", "ielabgroup/vec2text_gtr-base-st_corrector"),
+    "text-embedding-ada-002": (
+        "jxm/vec2text__openai_ada002__msmarco__msl128__hypothesizer",
+        "jxm/vec2text__openai_ada002__msmarco__msl128__corrector",
+    ),
+}
+"""Short name → public hypothesizer and corrector."""
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
@@ -51,15 +62,28 @@ def load_model(
     name: str | Path, device: torch.device, dtype: torch.dtype | None = None, *, calibrated: bool = True
 ) -> InversionModel:
     """Load a model by name, folder or hub id, whatever its format, with its calibration where it has one (and
-    `calibrated` does not leave that out)."""
-    folder = resolve(name)
+    `calibrated` does not leave that out). A pair of two checkpoints is named HYPOTHESIZER+CORRECTOR."""
+    text = str(name)
+    parts = PAIRS.get(text.lower()) or (text.split("+") if "+" in text and not Path(text).exists() else [text])
+    folders = [resolve(part) for part in parts]
+    module = _format(folders[0])
+    if hasattr(module, "load_pair"):
+        model = _load_pair(module, folders, device, dtype)
+    elif len(folders) > 1:
+        raise InputError(f"{parts[0]} is hypothesizer and corrector in one: give it alone, without +{parts[1]}")
+    else:
+        model = module.load(folders[0], device, dtype)
+    if calibrated:
+        model.calibration = Calibration.load(folders[0], model.digest)
+    return model
+
+
+def _format(folder: Path) -> Any:  # noqa: ANN401  (a module)
+    """The module of a folder's format."""
     for module_name in FORMATS:
         module = importlib.import_module(module_name)
         if module.recognise(folder):
-            model = module.load(folder, device, dtype)
-            if calibrated:
-                model.calibration = Calibration.load(folder, model.digest)
-            return model
+            return module
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} holds no model (config.json is missing): give a folder that unembed train wrote"
@@ -67,11 +91,36 @@ def load_model(
     raise CheckpointError(f"{folder}/config.json is damaged or of a format that this version does not know")
 
 
+def _load_pair(
+    module: Any,  # noqa: ANN401
+    folders: list[Path],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> InversionModel:
+    """A hypothesizer and perhaps its corrector, of one format."""
+    if len(folders) > 2 or any(not module.recognise(folder) for folder in folders):
+        raise InputError(
+            f"{' and '.join(map(str, folders))} are no pair: give one HYPOTHESIZER+CORRECTOR of one format"
+        )
+    if module.is_corrector(folders[0]):
+        raise InputError(f"{folders[0]} is a corrector, which needs a first hypothesis: give HYPOTHESIZER+{folders[0]}")
+    if len(folders) == 2 and not module.is_corrector(folders[1]):
+        raise InputError(f"{folders[1]} is no corrector: give HYPOTHESIZER+CORRECTOR")
+    pair = module.load_pair(folders[0], folders[1] if len(folders) == 2 else None, device, dtype)
+    if pair.corrector and pair.corrector.config.embedding_dim != pair.spec.dim:
+        raise InputError(f"{folders[1]} corrects vectors of another dimension than {folders[0]} writes from")
+    model = pair.model()
+    model.digest = digest(folders)
+    return model
+
+
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md"]))
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.md", "spiece.model"])
+        )
     except Exception as error:  # offline, absent, gated: the library has a class for each
         first = str(error).strip().splitlines()[0]
         raise InputError(f"model '{name}' is no folder here and cannot be fetched from the hub ({first})") from error

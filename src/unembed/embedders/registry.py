@@ -89,7 +89,19 @@ def _api(rest: str, **options: Any) -> Embedder:
     return _openai(model, base_url=url, **options)
 
 
-PROVIDERS: dict[str, Callable[..., Embedder]] = {"openai": _openai, "mistral": _mistral, "ollama": _ollama, "api": _api}
+def _checkpoint(folder: str, **options: Any) -> Embedder:
+    from unembed.embedders.checkpoint import CheckpointEmbedder
+
+    return _call(CheckpointEmbedder, folder, **options)
+
+
+PROVIDERS: dict[str, Callable[..., Embedder]] = {
+    "openai": _openai,
+    "mistral": _mistral,
+    "ollama": _ollama,
+    "api": _api,
+    "checkpoint": _checkpoint,
+}
 """What may stand before the colon of a name: `openai:text-embedding-3-small`."""
 
 

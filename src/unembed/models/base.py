@@ -43,12 +43,17 @@ class InversionModel(ABC):
 
     spec: EmbedderSpec
     """The embedder whose vectors this model was trained on."""
+    embedder: str | None = None
+    """By which name that embedder is opened, where it is not the spec's id: some checkpoints carry it along."""
     max_tokens: int
     """Longest text it writes, in its own tokens."""
     digest: str = ""
     """Of the weights, so that results of other weights under one name are not mixed."""
     controls: Sequence[str] = ()
     """Some texts it was trained on, for the control in evaluations."""
+    has_prior: bool = True
+    """Whether it knows log p(text) without a vector. Without, `score` takes targets only, and the score of a search is
+    the cosine alone."""
     calibration: Calibration | None = None
     """What its results are worth, measured; None until `unembed calibrate`."""
 
@@ -70,11 +75,11 @@ class InversionModel(ABC):
     ) -> list[list[Hypothesis]]:
         """targets, hypothesis_vectors float32 [rows, d], one hypothesis a row → n better hypotheses for each row."""
 
-    @abstractmethod
     def regrow(
         self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
     ) -> list[list[Hypothesis]]:
-        """Keep the given start of each text and write the rest of it anew."""
+        """Keep the given start of each text and write the rest of it anew. A family that cannot proposes none."""
+        return [[] for _ in starts]
 
     def vary(
         self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0

@@ -155,7 +155,7 @@ class Search:
             [self._candidate(state, proposal, vectors[proposal.text]) for proposal in row]
             for state, row in zip(states, fresh, strict=True)
         ]
-        if self.config.prior_weight:
+        if self.config.prior_weight and self.model.has_prior:
             judged = self._weigh(states, judged)
         for state, row, found in zip(states, fresh, judged, strict=True):
             before = state.beam[0].score if state.beam else -np.inf
