@@ -86,3 +86,33 @@ def test_every_arm_of_the_ablations_is_a_recipe_and_differs_from_the_first():
     first, *others = map(TrainConfig.from_dict, merged)
     assert plan["arms"]["as it is"] == {} and first.model.reader_width and first.corpora
     assert len({config.identity for config in [first, *others]}) == len(plan["arms"])
+
+
+def test_the_stages_of_the_shipped_weights_change_one_recipe():
+    """Each stage is cpu.yaml with its own changes on top, as recipes/minilm/cpu.sh gives them."""
+    from unembed.cli.main import build_parser
+
+    parser = build_parser()
+    first = parser.parse_args(["train", "--config", str(RECIPES / "cpu.yaml")])["train"]
+    for path in sorted((RECIPES / "stages").glob("*.yaml")):
+        configs = ["--config", str(RECIPES / "cpu.yaml"), "--config", str(path)]
+        stage = parser.parse_args(["train", *configs, "--init_from", "x"])["train"]
+        assert stage.model.d_model == first.model.d_model and stage.seed != first.seed
+        changed = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert all(getattr(stage.model, key) == value for key, value in changed.get("model", {}).items())
+        assert stage.optimiser.muon_lr == changed["optimiser"]["muon_lr"]
+
+
+def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):
+    """The shipped weights packed again are the same file; the card says what is known."""
+    shipped = ROOT / "src" / "unembed" / "weights" / "minilm"
+    packed = tmp_path / "packed"
+    command = [sys.executable, str(RECIPES / "pack.py"), str(shipped), str(packed)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (packed / "model.safetensors").read_bytes() == (shipped / "model.safetensors").read_bytes()
+    card = (packed / "README.md").read_text(encoding="utf-8")
+    assert "Not measured yet." in card and "{" not in card and "M tokens" in card
+    from unembed.checkpoints import native
+
+    tokens = sum(run["tokens"] for run in native.history(shipped))
+    assert f"{tokens / 1e6:.1f}M tokens" in card

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from unembed.checkpoints import load_model
+from unembed.checkpoints import load_model, native
 from unembed.embedders import EmbedderSpec
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
 from unembed.inverter import load
@@ -289,6 +289,8 @@ def test_fine_tuning_starts_from_a_model(recipe):
     tuned = recipe("tuned", max_steps=1, init_from=str(model_of(first)), tokenizer=None, optimiser=still)
     train(tuned)
     assert torch.equal(weights(tuned), weights(first)), "with learning rates of 0 it stays what it was"
+    runs = native.history(model_of(tuned))
+    assert [run["steps"] for run in runs] == [2, 1] and all(run["tokens"] > 0 and "before" not in run for run in runs)
     with pytest.raises(InputError, match="other sizes"):
         train(recipe("wide", init_from=str(model_of(first)), model=replace(first.model, d_model=64)))
     with pytest.raises(InputError, match="leave one of them out"):

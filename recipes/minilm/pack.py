@@ -1,7 +1,8 @@
 """Pack a trained model for shipping: int8 weights and a model card with the figures of its reports.
 
-python recipes/minilm/pack.py runs/minilm-cpu/model runs/minilm-cpu/packed --reports runs/minilm-cpu/*.json
-cp -r runs/minilm-cpu/packed src/unembed/weights/minilm
+python recipes/minilm/pack.py runs/minilm-cpu/4/model runs/minilm-cpu/packed --reports runs/minilm-cpu/headline/*.json
+
+A calibration in the output folder stays there as long as the weights are the same, and stands in the card.
 """
 
 from __future__ import annotations
@@ -13,9 +14,22 @@ from pathlib import Path
 import torch
 
 from unembed.checkpoints import native
-from unembed.suites import tables
+from unembed.confidence import FILE, NAMES
+from unembed.suites import SUITES, cell, tables
 
 CARD = Path(__file__).parent / "card.md"
+
+
+def calibration(path: Path) -> str:
+    """The calibration that lies in the packed folder, as a table."""
+    if not path.is_file():
+        return "Not measured yet."
+    lines = ["| outcome | tokens | n | observed % | expected calibration error |", "|---|--:|--:|--:|--:|"]
+    for outcome, parts in json.loads(path.read_text(encoding="utf-8"))["measured"]["reliability"].items():
+        for name, part in parts.items():
+            error = cell({"value": part["ece"], **part}, 1, 3)
+            lines.append(f"| {NAMES[outcome]} | {name} | {part['n']} | {100 * part['observed']:.1f} | {error} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -26,8 +40,11 @@ def main() -> None:
     args = parser.parse_args()
     model = native.load(args.model, torch.device("cpu"), torch.float32)
     config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
+    runs = native.history(args.model)
     card = CARD.read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in model.net.parameters())
+    order = [part.name for part in SUITES["headline"]]
+    args.reports.sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in args.reports]
     for report in reports:  # what was measured, not where it lay
         report["settings"]["data"] = [Path(path).name for path in report["settings"]["data"]]
@@ -35,8 +52,10 @@ def main() -> None:
     hardware = reports[0]["settings"] if reports else {}
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
-        "steps": str(config["training"].get("steps", "")),
-        "tokens": f"{config['training'].get('tokens', 0) / 1e6:.1f}",
+        "stages": str(len(runs)),
+        "steps": f"{sum(run.get('steps', 0) for run in runs):,}",
+        "tokens": f"{sum(run.get('tokens', 0) for run in runs) / 1e6:.1f}",
+        "calibration": calibration(args.output / FILE),
         "hardware": f"{hardware.get('processor', '')}, {hardware.get('cores', '')} cores" if reports else "",
         "figures": "\n\n".join(map(tables, reports)) or "Not measured yet.",
     }

@@ -35,6 +35,7 @@ GOOD = 0.8
 """Token F1 from which on a reconstruction counts as good."""
 EVIDENCE = ("distance", "words", "distance_words", "likelihood", "prior", "agreement", "queries")
 OUTCOMES = ("good", "exact")
+NAMES = {"good": "token F1 ≥ 0.8", "exact": "exact (uncased)"}
 LEAST = 10
 """Rows of each kind (good and not, exact and not) below which an outcome is not fitted."""
 BINS = 10

@@ -104,6 +104,12 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
     return model
 
 
+def history(folder: str | Path) -> list[dict[str, Any]]:
+    """What the model was trained by, one entry a run, the first one first; see `unembed.training.loop`."""
+    training = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("training") or {}
+    return [*training.get("before", []), {key: value for key, value in training.items() if key != "before"}]
+
+
 def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively, else float32."""
     if device.type == "cuda":

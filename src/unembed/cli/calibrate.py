@@ -7,8 +7,6 @@ from pathlib import Path
 
 from unembed.errors import InputError, require
 
-NAMES = {"good": "token F1 ≥ 0.8", "exact": "exact (uncased)"}
-
 
 def calibrate(rows: list[str] | str, model: str = "all-MiniLM-L6-v2", plot: str | None = None) -> int:
     """Measure what an inverter's results are worth, from evaluations of it; from then on each result says so.
@@ -23,8 +21,8 @@ def calibrate(rows: list[str] | str, model: str = "all-MiniLM-L6-v2", plot: str 
         require("matplotlib", "plot")
     from unembed.checkpoints import load_model, resolve
     from unembed.cli.console import console, table
+    from unembed.confidence import NAMES, judge
     from unembed.confidence import calibrate as fit
-    from unembed.confidence import judge
     from unembed.devices import resolve_device
     from unembed.evaluation import hardware
     from unembed.plots import plot_reliability

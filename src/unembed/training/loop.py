@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -257,8 +257,7 @@ class Trainer:
             log.info("stopped at step %d of %d; the same command goes on", position.step, config.max_steps)
         model = self.model()
         if self.accelerator.is_main_process:
-            training = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}
-            native.save(model, self.output / "model", training={**training, "config": config.identity})
+            native.save(model, self.output / "model", training=self._history())
         if config.tracker != "none":
             self.accelerator.end_training()
         return model
@@ -268,6 +267,13 @@ class Trainer:
         model = NativeModel(self.net, self.tokenizer, self.spec)
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
+
+    def _history(self) -> dict[str, Any]:
+        """What the weights were trained by: this run, and those of the model that it started from."""
+        position, config = self.position, self.config
+        run = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}
+        before = {"before": native.history(config.init_from)} if config.init_from else {}
+        return {**run, "config": config.identity, **before}
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands; `position` follows."""
