@@ -112,8 +112,14 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given rows, in that order: compaction, expansion to n samples, beam reordering."""
-        self.keys = [k.index_select(0, rows) for k in self.keys]
-        self.values = [v.index_select(0, rows) for v in self.values]
+        self.keys = [self._kept(k, rows) for k in self.keys]
+        self.values = [self._kept(v, rows) for v in self.values]
+
+    def _kept(self, stored: Tensor, rows: Tensor) -> Tensor:
+        """`rows` of keys or values; only what is filled is copied."""
+        out = stored.new_empty((len(rows), *stored.shape[1:]))
+        out[:, :, : self.length] = stored[:, :, : self.length].index_select(0, rows)
+        return out
 
 
 class Block(nn.Module):
