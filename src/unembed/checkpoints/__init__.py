@@ -53,8 +53,9 @@ def resolve(name: str | Path) -> Path:
         raise InputError(f"{text} is a file: give the folder that holds config.json and model.safetensors")
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return _download(text)
-    near = difflib.get_close_matches(text.lower(), [*shipped, *alias], n=1, cutoff=0.3)
-    hint = next((known for known in [*SHIPPED, *ALIASES] if near and known.lower() == near[0]), next(iter(SHIPPED)))
+    names = {known.lower(): known for known in (*SHIPPED, *ALIASES, *PAIRS)}
+    near = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.3)
+    hint = names[near[0]] if near else next(iter(SHIPPED))
     raise InputError(f"unknown model '{text}': did you mean '{hint}'? Otherwise give a folder or a hub id (owner/name)")
 
 
