@@ -194,18 +194,22 @@ def test_regrowth_starts_from_cuts_of_the_best_texts(embedder):
     assert len(set(model.starts)) > 2, "the cuts differ"
 
 
-def test_without_steps_the_hypotheses_that_agree_best_are_judged(embedder):
+def test_without_steps_only_hypotheses_are_judged(embedder):
     model = Listed(NEAR)
     [found] = run(model, embedder, steps=0, sequence_beam_width=3)
     assert found.stopped == "steps" and found.steps == 0 and found.queries == len(embedder.asked) == 3
-    assert model.calls == [("hypothesize", 1, 1), ("hypothesize", 1, SearchConfig.consensus - 1)]
-    embedder.asked.clear()
+    assert model.calls == [("hypothesize", 1, 1), ("hypothesize", 1, 2)]
     [found] = run(model, embedder, steps=0, sequence_beam_width=1)
-    assert found.queries == 1 and embedder.asked == [found.text]
-    samples = [row.text for row in model.hypothesize([0], SearchConfig.consensus - 1, None)[0]]
-    assert found.agreement == pytest.approx(agreement([found.text], [NEAR[0], *samples])[0])
-    [found] = run(model, embedder, steps=0, sequence_beam_width=1, consensus=1)
     assert found.queries == 1 and found.text == NEAR[0], "the greedy hypothesis alone"
+
+
+def test_the_hypothesis_that_agrees_best_is_asked_about(embedder):
+    model = Listed(NEAR)
+    [found] = run(model, embedder, steps=0, sequence_beam_width=1, consensus=32)
+    samples = [NEAR[0], *(row.text for row in model.hypothesize([0], 31, None)[0])]
+    assert model.calls[:2] == [("hypothesize", 1, 1), ("hypothesize", 1, 31)]
+    assert found.queries == 1 and embedder.asked == [found.text] == by_agreement(samples)[:1] != NEAR[:1]
+    assert found.agreement == pytest.approx(agreement([found.text], samples)[0])
 
 
 def test_agreement_is_the_mean_token_f1_with_all_samples():

@@ -12,7 +12,6 @@ from typing import Any
 
 from unembed.errors import InputError
 from unembed.evaluation import LENGTHS
-from unembed.search.types import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Part:
     """Texts of each length."""
     steps: int = 0
     sequence_beam_width: int = 1
-    consensus: int = SearchConfig.consensus
+    consensus: int = 32
 
 
 SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"

@@ -25,7 +25,7 @@ def evaluate(
     lengths: list[int] | None = None,
     n: int = 100,
     steps: int = 20,
-    consensus: int = 32,
+    consensus: int = 0,
     sequence_beam_width: int = 4,
     budget: int | None = None,
     prior_weight: float = 0.002,

@@ -24,7 +24,7 @@ def invert(
     model: str = "all-MiniLM-L6-v2",
     embedder: str | None = None,
     steps: int = 20,
-    consensus: int = 32,
+    consensus: int = 0,
     sequence_beam_width: int = 4,
     budget: int | None = None,
     prior_weight: float = 0.002,

@@ -14,9 +14,9 @@ class SearchConfig:
 
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
-    consensus: int = 32
-    """Without rounds: samples among which the answer is the one that agrees best with the others, at no query more than
-    the one that gives its cosine. 0 or 1: the greedy text."""
+    consensus: int = 0
+    """Without rounds: samples (32, say) among which the answer is the one that agrees best with the others, at no query
+    more than the one that gives its cosine. 0 or 1: the greedy text."""
     sequence_beam_width: int = 4
     """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
     budget: int | None = None
