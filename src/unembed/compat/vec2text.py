@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 
 from unembed.checkpoints import PAIRS, load_model
+from unembed.checkpoints.vec2text import LONGEST
 from unembed.devices import resolve_device
 from unembed.embedders import embedder as open_embedder
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.models.base import GREEDY, Sampling
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork
-
-LONGEST = 128
 
 
 @dataclass(frozen=True)

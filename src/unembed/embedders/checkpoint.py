@@ -14,7 +14,7 @@ import numpy as np
 
 from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
-from unembed.embedders.spec import EmbedderSpec
+from unembed.embedders.spec import DTYPES, EmbedderSpec
 from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.errors import InputError
 
@@ -44,8 +44,8 @@ class CheckpointEmbedder(Embedder):
 
         from unembed.checkpoints import t5, vec2text
 
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"unknown dtype {dtype!r}; use float32, bfloat16 or float16")
+        if dtype not in DTYPES:
+            raise InputError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
         self.folder, self.batch_size = Path(folder), batch_size
         checkpoint = vec2text.Checkpoint(self.folder)
         self._spec = checkpoint.spec

@@ -17,14 +17,11 @@ from unembed.metrics import words
 
 def agreement(texts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
     """Mean token F1 of each text with all samples [n]; 0 where neither has a word."""
-    index: dict[str, int] = {}
-    both = [*texts, *samples]
-    for text in both:
-        for word in words(text):
-            index.setdefault(word, len(index))
-    counts = np.zeros((len(both), len(index)), dtype=np.int32)
-    for row, text in enumerate(both):
-        for word, count in Counter(words(text)).items():
+    bags = [Counter(words(text)) for text in (*texts, *samples)]
+    index = {word: i for i, word in enumerate(dict.fromkeys(word for bag in bags for word in bag))}
+    counts = np.zeros((len(bags), len(index)), dtype=np.int32)
+    for row, bag in enumerate(bags):
+        for word, count in bag.items():
             counts[row, index[word]] = count
     ours, theirs = counts[: len(texts)], counts[len(texts) :]
     shared = np.minimum(ours[:, None], theirs[None]).sum(axis=2)  # n, samples

@@ -83,21 +83,24 @@ class Search:
     # Proposing
 
     def _hypothesise(self, states: list[Target]) -> list[list[Proposal]]:
-        """Of each target the greedy hypothesis and samples. Without rounds, only those of them that agree best with all
-        are asked about, as many as the sequence beam is wide."""
+        """The greedy hypothesis of each target and, where there will be something to choose from, samples. A consensus
+        chooses without the embedder: only those that agree best with all are asked about."""
         config = self.config
+        consensus = config.consensus > 1 and not config.steps
         targets = np.stack([state.vector for state in states])
-        more = config.hypotheses if config.steps else max(config.consensus, config.sequence_beam_width) - 1
-        if config.steps:
+        if consensus:
+            more = max(config.consensus, config.sequence_beam_width) - 1
+        else:
+            more = config.hypotheses if config.steps else config.sequence_beam_width - 1
             more = min(more, (config.budget or more + 1) - 1)
         rows = self.model.hypothesize(targets, 1, GREEDY)
-        if more > 0:
+        if more:
             sampled = self.model.hypothesize(targets, more, self.sampling, self._seed(states, 0))
             rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
         for state, row in zip(states, rows, strict=True):
             state.samples = [hypothesis.text for hypothesis in row]
         asked = [
-            state.samples if config.steps else by_agreement(state.samples)[: config.sequence_beam_width]
+            by_agreement(state.samples)[: config.sequence_beam_width] if consensus else state.samples
             for state in states
         ]
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
