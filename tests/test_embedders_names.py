@@ -179,18 +179,28 @@ def test_importing_embedders_imports_nothing_heavy() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is kept only where glibc gives it out")
 def test_freed_memory_is_kept() -> None:
+    """How a single block falls depends on what else lies on the heap; over training steps nearly all pages stay."""
     code = """
-import resource, torch
+import resource, sys, torch
 from unembed.devices import keep_freed_memory
-def faults():
+network = torch.nn.Sequential(torch.nn.Linear(512, 2048), torch.nn.GELU(), torch.nn.Linear(2048, 512))
+def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16 << 20)  # 64 MB
+    for _ in range(steps):
+        network.zero_grad()
+        network(torch.ones(4096, 512)).square().mean().backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(), print(faults() > 5000), print(keep_freed_memory()), faults(), print(faults() < 50)
+faults(2)
+before = faults(8)
+assert keep_freed_memory()
+faults(2)
+print(before, faults(8))
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True", "True"]
+    given_back, kept = map(int, done.stdout.split())
+    assert given_back > 50_000
+    assert kept < given_back / 2
 
 
 def test_devices() -> None:

@@ -110,7 +110,7 @@ def source_version() -> str:
 
 
 # What is installed under another name than the one it is imported by.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 # Drivers of hardware, which come with it; looked for and never required.
 OPTIONAL = {"torch_npu"}
 
