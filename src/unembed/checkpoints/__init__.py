@@ -2,16 +2,20 @@
 
 To add a format: one module with `recognise(folder) -> bool` and `load(folder, device, dtype) -> InversionModel`, and
 one entry in `FORMATS`. A format whose hypothesizers and correctors are two checkpoints has, instead of load,
-`is_corrector(folder) -> bool` and `load_pair(hypothesizer, corrector or None, device, dtype) -> T5Pair`.
+`is_corrector(folder) -> bool` and `load_pair(hypothesizer, corrector or None, device, dtype, …) -> T5Pair`, and for
+`unembed models convert` a class `Checkpoint` and `save`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unembed.checkpoints.hub import download
+from unembed.checkpoints.public import PAIRS, SINGLES
 from unembed.checkpoints.tensors import digest
 from unembed.confidence import Calibration
 from unembed.errors import CheckpointError, InputError
@@ -22,15 +26,6 @@ if TYPE_CHECKING:
     from unembed.models.base import InversionModel
 
 FORMATS = ("unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t")
-PAIRS = {
-    "gtr-base": ("jxm/gtr__nq__32", "jxm/gtr__nq__32__correct"),
-    "gtr-base-st": ("ielabgroup/vec2text_gtr-base-st_inversion", "ielabgroup/vec2text_gtr-base-st_corrector"),
-    "text-embedding-ada-002": (
-        "jxm/vec2text__openai_ada002__msmarco__msl128__hypothesizer",
-        "jxm/vec2text__openai_ada002__msmarco__msl128__corrector",
-    ),
-}
-"""Short name → public hypothesizer and corrector."""
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
@@ -51,25 +46,44 @@ def resolve(name: str | Path) -> Path:
         return inner if not (path / "config.json").exists() and inner.is_dir() else path
     if path.exists():
         raise InputError(f"{text} is a file: give the folder that holds config.json and model.safetensors")
+    text = {known.lower(): hub_id for known, hub_id in SINGLES.items()}.get(text.lower(), text)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        return _download(text)
-    names = {known.lower(): known for known in (*SHIPPED, *ALIASES, *PAIRS)}
+        return download(text)
+    names = {known.lower(): known for known in (*SHIPPED, *ALIASES, *PAIRS, *SINGLES)}
     near = difflib.get_close_matches(text.lower(), names, n=1, cutoff=0.3)
     hint = names[near[0]] if near else next(iter(SHIPPED))
     raise InputError(f"unknown model '{text}': did you mean '{hint}'? Otherwise give a folder or a hub id (owner/name)")
 
 
+def members(name: str | Path) -> list[str]:
+    """The models of which a name speaks: two for a pair, by its short name or as HYPOTHESIZER+CORRECTOR; else one.
+    Short names of public models become their ids on the hub."""
+    text = str(name)
+    public = {known.lower(): ids for known, ids in (PAIRS | {one: (hub,) for one, hub in SINGLES.items()}).items()}
+    if text.lower() in public and not Path(text).exists():
+        return list(public[text.lower()])
+    return text.split("+") if "+" in text and not Path(text).exists() else [text]
+
+
 def load_model(
-    name: str | Path, device: torch.device, dtype: torch.dtype | None = None, *, calibrated: bool = True
+    name: str | Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    calibrated: bool = True,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
 ) -> InversionModel:
     """Load a model by name, folder or hub id, whatever its format, with its calibration where it has one (and
-    `calibrated` does not leave that out). A pair of two checkpoints is named HYPOTHESIZER+CORRECTOR."""
-    text = str(name)
-    parts = PAIRS.get(text.lower()) or (text.split("+") if "+" in text and not Path(text).exists() else [text])
+    `calibrated` does not leave that out). A pair of two checkpoints is named HYPOTHESIZER+CORRECTOR. `device_map` and
+    `max_memory` spread a T5 over several devices and the disk: see `unembed.checkpoints.placement.Placement`."""
+    text, parts = str(name), members(name)
     folders = [resolve(part) for part in parts]
     module = _format(folders[0])
     if hasattr(module, "load_pair"):
-        model = _load_pair(module, folders, device, dtype)
+        model = _load_pair(module, folders, device, dtype, {"device_map": device_map, "max_memory": max_memory})
+    elif device_map is not None:
+        raise InputError(f"{text} is small and goes to one device; only the T5 family is spread: leave out device_map")
     elif len(folders) > 1:
         raise InputError(f"{parts[0]} is hypothesizer and corrector in one: give it alone, without +{parts[1]}")
     else:
@@ -97,6 +111,7 @@ def _load_pair(
     folders: list[Path],
     device: torch.device,
     dtype: torch.dtype | None,
+    spread: dict[str, Any],
 ) -> InversionModel:
     """A hypothesizer and perhaps its corrector, of one format."""
     if len(folders) > 2 or any(not module.recognise(folder) for folder in folders):
@@ -107,21 +122,9 @@ def _load_pair(
         raise InputError(f"{folders[0]} is a corrector, which needs a first hypothesis: give HYPOTHESIZER+{folders[0]}")
     if len(folders) == 2 and not module.is_corrector(folders[1]):
         raise InputError(f"{folders[1]} is no corrector: give HYPOTHESIZER+CORRECTOR")
-    pair = module.load_pair(folders[0], folders[1] if len(folders) == 2 else None, device, dtype)
+    pair = module.load_pair(folders[0], folders[1] if len(folders) == 2 else None, device, dtype, **spread)
     if pair.corrector and pair.corrector.config.embedding_dim != pair.spec.dim:
         raise InputError(f"{folders[1]} corrects vectors of another dimension than {folders[0]} writes from")
     model = pair.model()
     model.digest = digest(folders)
     return model
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.md", "spiece.model"])
-        )
-    except Exception as error:  # offline, absent, gated: the library has a class for each
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"model '{name}' is no folder here and cannot be fetched from the hub ({first})") from error

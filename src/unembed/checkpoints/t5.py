@@ -10,19 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from unembed.checkpoints.tensors import fill, shape
+from unembed.checkpoints.placement import Placement
+from unembed.checkpoints.tensors import Weights, fill, first_line, shape
+from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5Config, T5EncoderModel
-
-    from unembed.embedders.spec import EmbedderSpec
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,26 @@ class T5Pair:
         return model
 
 
-TIED = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""Copies of shared.weight in T5 1.0: .bin files hold them, safetensors files do not."""
+TABLE = "shared.weight"
+HEAD = "lm_head.weight"
+TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", HEAD)
+"""Copies of the table in T5 1.0 (in 1.1 the head is its own): .bin files hold them, safetensors files do not."""
 
 
-def t5_config(tensors: Mapping[str, Tensor], folder: Path) -> T5Config:
+def t5_config(tensors: Weights, folder: Path) -> T5Config:
     """The config of a T5 from its state dict's shapes."""
     from transformers import T5Config
 
     bias = shape(tensors, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", folder)
-    vocab, width = shape(tensors, "shared.weight", folder)
+    vocab, width = shape(tensors, TABLE, folder)
     inner = shape(tensors, "encoder.block.0.layer.0.SelfAttention.q.weight", folder)[0]
-    gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in tensors
+    gated = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in tensors.entries
     feed = "wi_0" if gated else "wi"
     layers = {
         side: len({match[1] for name in tensors if (match := re.match(rf"{side}\.block\.(\d+)\.", name))})
         for side in ("encoder", "decoder")
     }
-    head = tensors.get("lm_head.weight")
-    tied = head is None or torch.equal(head, tensors["shared.weight"])
+    tied = HEAD not in tensors.entries or torch.equal(tensors[HEAD], tensors[TABLE])
     return T5Config(
         vocab_size=vocab, d_model=width, d_kv=inner // bias[1], num_heads=bias[1],
         d_ff=shape(tensors, f"encoder.block.0.layer.1.DenseReluDense.{feed}.weight", folder)[0],
@@ -75,47 +75,55 @@ def t5_config(tensors: Mapping[str, Tensor], folder: Path) -> T5Config:
     )  # fmt: skip
 
 
-def encoder(tensors: dict[str, Tensor], folder: Path) -> T5EncoderModel:
+def encoder(tensors: Weights, folder: Path, device: torch.device, dtype: torch.dtype) -> T5EncoderModel:
     """A T5 encoder alone, of tensors named as in its stack (embed_tokens, block.0…, final_layer_norm)."""
     from transformers import T5EncoderModel
 
-    full = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
-    full["shared.weight"] = full.pop("encoder.embed_tokens.weight", torch.empty(0, 0))
-    config: T5Config = t5_config(full, folder)
-    made = T5EncoderModel(config)
-    fill(made, full, folder, tied=TIED)
-    made.encoder.embed_tokens.weight = made.shared.weight
-    return made.eval().requires_grad_(False)
+    names = {f"encoder.{name}": name for name in tensors if name != "embed_tokens.weight"}
+    full = tensors.renamed(names | ({TABLE: "embed_tokens.weight"} if "embed_tokens.weight" in tensors.entries else {}))
+    with torch.device("meta"):
+        made = T5EncoderModel(t5_config(full, folder))
+    fill(made, full, folder, {TIED[0]: TABLE}, lambda name: device, dtype)
+    return made.eval()
 
 
 def network(
-    t5_tensors: dict[str, Tensor],
-    projectors: Mapping[str, Tensor],
-    folder: Path,
-    *,
-    layer_norm: bool,
-    masked_start: bool,
+    tensors: Weights, folder: Path, place: Placement, *, layer_norm: bool, masked_start: bool
 ) -> EncoderDecoderNetwork:
-    """A network of a T5's tensors and those of its projectors: target.{0,3}.*, and for a corrector hypothesis.*,
-    difference.* and, with `layer_norm`, norm.*. On the CPU, in the precision of the file, for inference."""
+    """A network of its tensors, named as in ours: t5.*, target.{0,3}.*, and for a corrector hypothesis.*, difference.*
+    and, with `layer_norm`, norm.*. For inference, in the precision and on the devices of `place`."""
     from transformers import T5ForConditionalGeneration
 
-    config = t5_config(t5_tensors, folder)
-    hidden, dim = shape(projectors, "target.0.weight", folder)
-    tokens, rest = divmod(shape(projectors, "target.3.weight", folder)[0], config.d_model)
+    own = tensors.part("t5.")
+    config = t5_config(own, folder)
+    hidden, dim = shape(tensors, "target.0.weight", folder)
+    tokens, rest = divmod(shape(tensors, "target.3.weight", folder)[0], config.d_model)
     if rest:
         raise CheckpointError(f"{folder}: the projector's output is no multiple of the T5's width {config.d_model}")
     projection = ProjectionConfig(
-        dim, tokens, hidden, corrector="difference.0.weight" in projectors, layer_norm=layer_norm,
+        dim, tokens, hidden, corrector="difference.0.weight" in tensors.entries, layer_norm=layer_norm,
         masked_start=masked_start,
     )  # fmt: skip
-    net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)
-    tensors = {**{f"t5.{name}": tensor for name, tensor in t5_tensors.items()}, **projectors}
-    fill(net, tensors, folder, tied=[f"t5.{name}" for name in TIED] if config.tie_word_embeddings else ())
-    net.t5.tie_weights()
-    if config.tie_word_embeddings and net.t5.lm_head.weight.data_ptr() != net.t5.shared.weight.data_ptr():
-        raise CheckpointError(f"{folder}: the output embeddings could not be tied to the input embeddings")
-    return net.eval().requires_grad_(False)
+    with torch.device("meta"):
+        net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)
+    # A head that is there and is not the table belongs to a T5 1.1. transformers' tie_weights would overwrite it.
+    own_head = HEAD in own.entries and not torch.equal(own[HEAD], own[TABLE])
+    tied = {f"t5.{name}": f"t5.{TABLE}" for name in TIED if not (own_head and name == HEAD)}
+    plan = place.plan(net.t5)
+    fill(net, tensors, folder, tied, plan.device_of, place.dtype)
+    plan.dispatch(net.t5, own, folder, place.dtype)
+    return net.eval()
+
+
+def spec_of(config: Mapping[str, Any], folder: Path, named: EmbedderSpec) -> EmbedderSpec:
+    """The spec written beside a model (`embedder_spec`, of unembed's own), or what its embedder's name says."""
+    written = config.get("embedder_spec")
+    spec = named if written is None else EmbedderSpec.from_dict(written)
+    if spec.dim != named.dim:
+        raise CheckpointError(
+            f"{folder}/config.json speaks of vectors of {spec.dim} numbers, its tensors of {named.dim}"
+        )
+    return spec
 
 
 def tokenizer(folder: Path, backbone: str) -> PreTrainedTokenizerBase:
@@ -130,8 +138,7 @@ def tokenizer(folder: Path, backbone: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(backbone)
     except Exception as error:  # offline, absent: the library has a class for each
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{folder} has no tokenizer, and that of {backbone} cannot be fetched ({first}): copy {backbone}'s "
-            "tokenizer.json into the folder"
+            f"{folder} has no tokenizer, and that of {backbone} cannot be fetched ({first_line(error)}): copy "
+            f"{backbone}'s tokenizer.json into the folder"
         ) from error

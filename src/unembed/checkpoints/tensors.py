@@ -1,15 +1,16 @@
-"""Reading the tensors of other projects' checkpoints: safetensors or .bin, in one file or in shards."""
+"""Reading the tensors of other projects' checkpoints: safetensors or .bin, in one file or in shards, one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from unembed.errors import CheckpointError
@@ -37,46 +38,106 @@ def architecture(folder: Path) -> str | None:
     return names[0] if isinstance(names, list) and names else None
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model folder. Shards are found by their index. A .bin is read without running any code in it.
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies."""
+
+    file: Path
+    name: str
+    """Its name in the file."""
+    shape: tuple[int, ...]
+
+
+class Weights(Mapping[str, Tensor]):
+    """The tensors of a model folder by name. Names and shapes are known at once; a tensor is read when it is asked for,
+    and one file is open at a time, so that loading a model needs no second copy of it. On the CPU."""
+
+    def __init__(self, entries: Mapping[str, Entry], reader: Reader) -> None:
+        self.entries, self.reader = dict(entries), reader
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self.entries[name]
+        return self.reader.open(entry.file)[1](entry.name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.entries, key=lambda name: self.entries[name].file))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """Those among `names`, new name → present one, under their new names."""
+        return Weights({new: self.entries[old] for new, old in names.items()}, self.reader)
+
+    def part(self, start: str) -> Weights:
+        """Those whose name begins with `start`, which is taken off."""
+        return self.renamed({name.removeprefix(start): name for name in self.entries if name.startswith(start)})
+
+
+class Reader:
+    """Opens files of tensors: (shape of each, function from name to tensor). The last one stays open."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+
+    def open(self, path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
+        if path != self.path:
+            self.path = None
+            self.content = _open(path)
+            self.path = path
+        return self.content
+
+
+def read_tensors(folder: Path) -> Weights:
+    """The tensors of a model folder. Shards are found by their index. A .bin is read without running any code in it.
 
     Raises CheckpointError: no weights, a missing shard, a damaged file, a pickle that holds more than tensors.
     """
+    reader = Reader()
+    entries: dict[str, Entry] = {}
+    for file in weight_files(folder):
+        entries |= {name: Entry(file, name, shape) for name, shape in reader.open(file)[0].items()}
+    return Weights(entries, reader)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model folder that hold its tensors. CheckpointError when there is none, or one is missing."""
     for name in NAMES:
         if (folder / name).is_file():
-            return _read(folder / name)
+            return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
             try:
                 shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
                 raise CheckpointError(f"{index} is damaged ({error}): copy the model again") from error
-            out: dict[str, Tensor] = {}
             for shard in shards:
                 if Path(shard).name != shard or not (folder / shard).is_file():
                     raise CheckpointError(f"{folder / shard} is missing: the model folder is incomplete; copy it again")
-                out.update(_read(folder / shard))
-            return out
+            return [folder / shard for shard in shards]
     raise CheckpointError(f"{folder} holds no weights ({' or '.join(NAMES)}): copy the model again")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _open(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]:
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+            file = safe_open(path, "pt")
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
+        # Mapped into memory where the format can be (since torch 1.6), so that only what is asked for is read.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({_first(error)}): copy the model again") from error
+        raise CheckpointError(f"{path} cannot be read ({first_line(error)}): copy the model again") from error
     except Exception as error:  # unpickling raises whatever the bytes say
         raise CheckpointError(
-            f"{path} is damaged or holds more than tensors, and was not run ({_first(error)})"
+            f"{path} is damaged or holds more than tensors, and was not run ({first_line(error)})"
         ) from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is no mapping of names to tensors: it is not a model's weights")
-    return dict(tensors)
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, dict(tensors).__getitem__
 
 
-def _first(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -90,25 +151,49 @@ def digest(folders: Iterable[Path]) -> str:
     return found.hexdigest()[:16]
 
 
-def shape(tensors: Mapping[str, Tensor], name: str, folder: Path) -> tuple[int, ...]:
+def shape(tensors: Weights, name: str, folder: Path) -> tuple[int, ...]:
     """The shape of a tensor; CheckpointError names it where it is missing."""
-    if name not in tensors:
+    if name not in tensors.entries:
         raise CheckpointError(f"{folder} lacks the tensor {name}: the model folder is incomplete; copy it again")
-    return tuple(tensors[name].shape)
+    return tensors.entries[name].shape
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, tied: Collection[str] = ()) -> None:
-    """Load `tensors` into `module`: all of them, and nothing but `tied` names may be missing. CheckpointError names the
-    first tensor that is missing, unknown, or of another shape."""
-    wanted = module.state_dict()
-    missing = [name for name in wanted if name not in tensors and name not in tied]
-    extra = [name for name in tensors if name not in wanted]
+def fill(
+    module: nn.Module,
+    tensors: Weights,
+    folder: Path,
+    tied: Mapping[str, str],
+    place: Callable[[str], torch.device | None],
+    dtype: torch.dtype,
+) -> None:
+    """Give a module that was built on the meta device its parameters, one tensor at a time, in `dtype`.
+
+    `tied`, a name → the name whose parameter it is, may be missing from `tensors` or must be equal. `place` says of a
+    name on which device it goes; None leaves it out, to be read from its file later. CheckpointError names the first
+    tensor that is missing, unknown, of another shape, or not tied.
+    """
+    wanted = {name: tuple(parameter.shape) for name, parameter in module.state_dict().items()}
+    missing = [name for name in wanted if name not in tensors.entries and name not in tied]
+    extra = [name for name in tensors.entries if name not in wanted]
     if missing or extra:
         what = f"lacks the tensor {missing[0]}" if missing else f"holds a tensor {extra[0]} that no such model has"
         raise CheckpointError(f"{folder} {what} ({len(missing)} missing, {len(extra)} unknown): copy the model again")
-    for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{folder}: the tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-            )
-    module.load_state_dict(dict(tensors), strict=False)
+    for name, entry in tensors.entries.items():
+        if entry.shape != wanted[name]:
+            raise CheckpointError(f"{folder}: the tensor {name} has shape {entry.shape}, not {wanted[name]}")
+    for name in tensors:
+        device = place(name)
+        if name in tied:
+            if not torch.equal(tensors[name], tensors[tied[name]]):
+                raise CheckpointError(f"{folder}: {name} is not {tied[name]}, as in a T5 it must be: copy it again")
+        elif device is not None:
+            # In float16 the T5's widest sums overflow; transformers keeps this matrix in float32 as well.
+            kept = torch.float32 if dtype == torch.float16 and name.endswith(".wo.weight") else dtype
+            _put(module, name, nn.Parameter(tensors[name].to(device, kept, copy=True), requires_grad=False))
+    for name, source in tied.items():
+        _put(module, name, module.get_parameter(source))
+
+
+def _put(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    path, _, leaf = name.rpartition(".")
+    module.get_submodule(path).register_parameter(leaf, parameter)

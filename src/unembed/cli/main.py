@@ -7,6 +7,7 @@ error with exit code 2; a traceback appears only with `--debug`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -27,9 +28,21 @@ COMMANDS = {
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
-    "models": "list the models at hand, or describe one",
+    "models": "list the models that are known, describe, fetch or convert one",
+    "push": "publish a model on the Hugging Face hub",
     "demo": "show it on a few sentences",
 }
+
+
+WORDS = {
+    "models": {
+        "action": "list, info, path, pull or convert",
+        "name": "a shipped or public model, a folder, a hub id, or a pair",
+        "destination": "for pull and convert: the folder to be made",
+    },
+    "push": {"folder": "of the model, or of the run that trained it", "name": "OWNER/NAME on the hub"},
+}
+"""Commands that read better with words than with flags: their words, in order."""
 
 
 class Parser(ArgumentParser):
@@ -58,13 +71,13 @@ def build_parser() -> ArgumentParser:
             from unembed.training.config import TrainConfig
 
             command.add_class_arguments(TrainConfig)
-        elif name == "models":  # the one command that reads better with words than with flags
-            command.add_argument("action", nargs="?", default="list", help="list, info or path")
-            command.add_argument(
-                "name", nargs="?", default="all-MiniLM-L6-v2", help="a shipped model, a folder or a hub id"
-            )
         else:
-            command.add_function_arguments(function)
+            words = WORDS.get(name, {})
+            for word, explanation in words.items():
+                default = inspect.signature(function).parameters[word].default
+                optional = {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
+                command.add_argument(word, help=explanation, **optional)
+            command.add_function_arguments(function, skip=set(words))
         for action in command._actions:
             if getattr(action, "_typehint", None) is bool:  # --quiet alone says it, as well as --quiet true
                 action.nargs, action.const = "?", True
@@ -121,7 +134,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit codes: 0 done, 1 a check failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "sentence_transformers", "transformers", "datasets", "huggingface_hub", "filelock"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "sentence_transformers",
+        "transformers",
+        "datasets",
+        "huggingface_hub",
+        "filelock",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
     try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from unembed.errors import InputError
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.batching import in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -60,6 +61,10 @@ class Projector(nn.Sequential):
         )
         self.tokens, self.width = config.tokens, width
 
+    def layers(self) -> tuple[nn.Linear, nn.Linear]:
+        """The two that hold its parameters."""
+        return cast(nn.Linear, self[0]), cast(nn.Linear, self[3])
+
     def forward(self, vectors: Tensor) -> Tensor:
         return super().forward(vectors).view(len(vectors), self.tokens, self.width)
 
@@ -77,6 +82,11 @@ class EncoderDecoderNetwork(nn.Module):
             self.hypothesis = Projector(config, width, dropout)
             self.norm = nn.LayerNorm(width, eps=1e-5) if config.layer_norm else nn.Identity()
 
+    @property
+    def device(self) -> torch.device:
+        """Where vectors and tokens are wanted; the T5 may lie elsewhere (see `checkpoints.placement`)."""
+        return self.target.layers()[0].weight.device
+
     def inputs(
         self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -90,10 +100,12 @@ class EncoderDecoderNetwork(nn.Module):
         assert hypothesis_ids is not None and hypothesis_vectors is not None
         vectors = hypothesis_vectors.to(dtype)
         B, S = hypothesis_ids.shape
-        table = self.t5.get_input_embeddings()
-        sep = table.weight[self.t5.config.eos_token_id].expand(B, 1, -1)  # B 1 D
-        parts = [sep, soft, sep, self.hypothesis(vectors), sep, self.difference(targets - vectors), sep]
-        x = self.norm(torch.cat([*parts, table(hypothesis_ids)], dim=1))  # B 3k+4+S D
+        ends = torch.full_like(hypothesis_ids[:, :1], self.t5.config.eos_token_id)  # B 1
+        # Asked for by calling the table, not by its weight, which a device_map may keep elsewhere.
+        rows = self.t5.get_input_embeddings()(torch.cat([ends, hypothesis_ids], dim=1)).to(soft.device)  # B 1+S D
+        sep, text = rows[:, :1], rows[:, 1:]
+        parts = [sep, soft, sep, self.hypothesis(vectors), sep, self.difference(targets - vectors), sep, text]
+        x = self.norm(torch.cat(parts, dim=1))  # B 3k+4+S D
         mask = torch.ones(B, x.size(1), dtype=torch.long, device=x.device)
         mask[:, x.size(1) - S :] = (hypothesis_ids != 0).long()
         return x, mask
@@ -162,7 +174,7 @@ class EncoderDecoderModel(InversionModel):
 
     @property
     def device(self) -> torch.device:
-        return self.hypothesizer.t5.device
+        return self.hypothesizer.device
 
     def tensor(self, vectors: np.ndarray) -> Tensor:
         return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.device)
@@ -182,19 +194,18 @@ class EncoderDecoderModel(InversionModel):
         hypotheses: Sequence[str] | None = None, hypothesis_vectors: np.ndarray | None = None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
         """n texts of each row, in batches of about `batch_size` texts."""
-        out: list[list[Hypothesis]] = []
-        rows = max(1, self.batch_size // max(n, sampling.beams))
-        for i in range(0, len(targets), rows):
-            part = slice(i, i + rows)
+
+        def some(part: slice) -> list[list[Hypothesis]]:
             condition = [self.tensor(targets[part])]
             if hypotheses is not None and hypothesis_vectors is not None:
                 read = self.encode(hypotheses[part], net.config.masked_start)
                 condition += [read, self.tensor(hypothesis_vectors[part])]
-            ids = net.generate(*condition, n=n, sampling=sampling, max_length=self.max_tokens, seed=seed + i)
+            ids = net.generate(*condition, n=n, sampling=sampling, max_length=self.max_tokens, seed=seed + part.start)
             logprobs = self.logprobs(net, [t.repeat_interleave(n, 0) for t in condition], ids)
             found = [Hypothesis(*pair) for pair in zip(self.decode(ids), logprobs.tolist(), strict=True)]
-            out += [found[j : j + n] for j in range(0, len(found), n)]
-        return out
+            return [found[j : j + n] for j in range(0, len(found), n)]
+
+        return in_batches(self, len(targets), max(n, sampling.beams), some)
 
     @torch.inference_mode()
     def logprobs(self, net: EncoderDecoderNetwork, condition: Sequence[Tensor], ids: Tensor) -> Tensor:
@@ -227,9 +238,9 @@ class EncoderDecoderModel(InversionModel):
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:
             raise InputError("an encoder-decoder model has no prior: set prior_weight to 0")
-        out = np.zeros(len(texts), dtype=np.float32)
-        for i in range(0, len(texts), self.batch_size):
-            part = slice(i, i + self.batch_size)
+
+        def some(part: slice) -> list[float]:
             ids = self.encode(texts[part], start=True)
-            out[part] = self.logprobs(self.hypothesizer, [self.tensor(targets[part])], ids).cpu().numpy()
-        return out
+            return self.logprobs(self.hypothesizer, [self.tensor(targets[part])], ids).tolist()
+
+        return np.array(in_batches(self, len(texts), 1, some), dtype=np.float32)

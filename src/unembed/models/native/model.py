@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.batching import in_batches
 from unembed.models.native.generation import generate
 from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
@@ -62,11 +63,9 @@ class NativeModel(InversionModel):
         starts: Sequence[str] | None = None,
     ) -> list[list[Hypothesis]]:
         """All three ways of writing, in batches of about `batch_size` texts."""
-        out: list[list[Hypothesis]] = []
         generator = torch.Generator(device=self.net.device).manual_seed(seed)
-        rows = max(1, self.batch_size // max(n, sampling.beams))
-        for i in range(0, len(targets), rows):
-            part = slice(i, i + rows)
+
+        def some(part: slice) -> list[list[Hypothesis]]:
             written = generate(
                 self.net,
                 self.tensor(targets[part]),
@@ -81,8 +80,9 @@ class NativeModel(InversionModel):
             )
             texts = self.tokenizer.decode([text.ids for row in written for text in row])
             flat = iter(texts)
-            out += [[Hypothesis(next(flat), text.logprob) for text in row] for row in written]
-        return out
+            return [[Hypothesis(next(flat), text.logprob) for text in row] for row in written]
+
+        return in_batches(self, len(targets), max(n, sampling.beams), some)
 
     def hypothesize(
         self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0

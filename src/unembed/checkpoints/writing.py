@@ -1,0 +1,102 @@
+"""Writing a T5 model's folder: all of it or nothing, safetensors in shards, a tokenizer for any transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from unembed.checkpoints.t5 import HEAD, TIED
+from unembed.checkpoints.tensors import architecture, first_line
+from unembed.embedders.tokens import copy_tokenizer
+from unembed.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from unembed.models.encoder_decoder import EncoderDecoderNetwork
+
+SHARD_SIZE = "5GB"
+"""Largest file of weights, as transformers shards them."""
+
+
+def state(net: EncoderDecoderNetwork) -> dict[str, Tensor]:
+    """A network's tensors by name on the CPU, each once: copies of the table of embeddings are left out."""
+    shared = net.t5.get_input_embeddings().weight
+    tied = {f"t5.{name}" for name in TIED if name != HEAD or net.t5.lm_head.weight.data_ptr() == shared.data_ptr()}
+    if any(tensor.is_meta for tensor in net.state_dict().values()):
+        raise InputError("a network that is partly on disk cannot be written: load it without device_map")
+    return {name: tensor.detach().cpu() for name, tensor in net.state_dict().items() if name not in tied}
+
+
+def write(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    card: str,
+    shard_size: str | int,
+) -> None:
+    """Write a model's folder, in the place of an older model of that name. A failure leaves what was there before.
+    Raises StorageError: a full disk, no permission, or a folder with other things in it."""
+    from huggingface_hub import save_torch_state_dict
+
+    with replacing(Path(folder)) as made:
+        # transformers before version 5 insists on being told that the tensors are PyTorch's.
+        save_torch_state_dict(dict(tensors), made, max_shard_size=shard_size, metadata={"format": "pt"})
+        _write_json(made / "config.json", config)
+        _write_tokenizer(tokenizer, made)
+        if card:
+            (made / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into. It becomes `folder` at the end, or vanishes if an error comes before."""
+    folder = folder.expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and architecture(folder) is None)):
+        raise StorageError(f"{folder} exists and is no model of this kind: choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            made, old = Path(name) / "made", Path(name) / "old"
+            made.mkdir()
+            yield made
+            if folder.exists():
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"cannot write the model to {folder} ({first_line(error)}): free space or choose another folder"
+        ) from error
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """tokenizer.json as it is, and what transformers 4 and 5 both need to take it as it is."""
+    copy_tokenizer(tokenizer.backend_tokenizer).save(str(folder / "tokenizer.json"))
+    tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": bool(tokenizer.clean_up_tokenization_spaces),
+        "model_max_length": tokenizer.model_max_length,
+        **tokens,
+    }
+    _write_json(folder / "tokenizer_config.json", config)
+    if (spiece := Path(getattr(tokenizer, "vocab_file", None) or "")).is_file():
+        shutil.copyfile(spiece, folder / "spiece.model")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
