@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+import unembed
 from unembed.checkpoints import load_model, nanov2t, vec2text
 from unembed.checkpoints.convert import convert
 from unembed.checkpoints.placement import Placement
@@ -336,6 +337,22 @@ def test_parts_on_disk_give_the_same_texts(tokenizer, tmp_path, where):
     assert [[h.text for h in row] for row in one] == [[h.text for h in row] for row in other]
     with pytest.raises(InputError, match="partly on disk cannot be written"):
         save("vec2text", spread_out.hypothesizer, tmp_path / "again", tokenizer)
+
+
+def test_a_spread_pair_by_name(parity_dir):
+    folder = parity_dir / "vec2text/jxm"
+    name = f"{folder / 'gtr__nq__32'}+{folder / 'gtr__nq__32__correct'}"
+    inverter = unembed.load(name, device="cpu", model_dtype="bfloat16", device_map="auto", max_memory={"cpu": "300KB"})
+    model = inverter.model
+    kinds = {parameter.is_meta for parameter in model.corrector.t5.parameters()}
+    assert kinds == {True, False} and model.corrector.t5.dtype == torch.bfloat16
+    vectors = np.load(parity_dir / "vec2text" / "reference.npz")["embeddings"][:2]
+    whole = unembed.load(name, device="cpu", model_dtype="bfloat16")
+    options = {"steps": 1, "sequence_beam_width": 1, "edits": 0, "variations": 0, "hypotheses": 1}
+    texts = [[found.text for found in i.invert(vectors, **options)] for i in (inverter, whole)]
+    assert texts[0] == texts[1] and all(texts[0])
+    with pytest.raises(InputError, match="unknown model_dtype 'int8'"):
+        unembed.load(name, model_dtype="int8")
 
 
 def test_device_maps_that_are_none(tokenizer, tmp_path, inverter):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from unembed.checkpoints import load_model
 from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
-from unembed.embedders.spec import check_match
+from unembed.embedders.spec import DTYPES, check_match
 from unembed.embedders.vectors import integer_step, storage_dtype
 from unembed.errors import InputError
 from unembed.search.loop import Search
@@ -147,6 +148,9 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    model_dtype: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    max_memory: Mapping[Any, Any] | None = None,
 ) -> Inverter:
     """Load an inverter.
 
@@ -155,13 +159,20 @@ def load(
         embedder: the embedder to invert, by name or as an object; None takes the one the model was trained on.
         device: where both run; None takes the best there is.
         dtype: precision of the embedder. Exactness is judged against the noise of this precision.
+        model_dtype: precision of the model: float32, bfloat16 or float16; None takes its family's own.
+        device_map: for a T5 that fits no single device: "auto", or a mapping of its modules to devices and "disk"
+            (`unembed.checkpoints.placement.Placement`).
+        max_memory: for "auto": what each network may take of each device, such as {0: "20GiB", "cpu": "60GiB"}.
 
     Raises:
         InputError: an unknown name (with the nearest known one). CheckpointError: damaged files. SpecMismatch: an
         embedder that the model does not invert.
     """
     place = resolve_device(device)
-    loaded = load_model(model, place)
+    if model_dtype not in (None, *DTYPES):
+        raise InputError(f"unknown model_dtype {model_dtype!r}; use one of {', '.join(DTYPES)}")
+    precision = getattr(importlib.import_module("torch"), model_dtype) if model_dtype else None
+    loaded = load_model(model, place, precision, device_map=device_map, max_memory=max_memory)
     if not isinstance(embedder, Embedder):
         embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype)
     return Inverter(loaded, embedder)

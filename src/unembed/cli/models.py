@@ -93,7 +93,7 @@ def _info(name: str, out: Any) -> None:  # noqa: ANN401
         if (folder / "README.md").is_file():
             say((folder / "README.md").read_text(encoding="utf-8"))
         facts = describe(folder)
-        out.print(table([("", "left"), (part, "left")], facts.items()))
+        out.print(table([("", "left"), (str(folder), "left")], facts.items()))
         if facts["format"] == OWN:  # of the others it is mostly about their author's machine
             say((folder / "config.json").read_text(encoding="utf-8"))
 
