@@ -325,6 +325,8 @@ def test_parts_on_disk_give_the_same_texts(tokenizer, tmp_path, where):
             "encoder.block": "cpu", "encoder.final_layer_norm": "cpu", "decoder.block.0": "cpu",
             "decoder.block.1": "disk", "decoder.final_layer_norm": "cpu"}  # fmt: skip
     spread = {"device_map": half} if where == "half" else {"device_map": "auto", "max_memory": {"cpu": 0}}
+    half_precision = load("vec2text", tmp_path / "h", dtype=torch.float16, **spread)
+    assert logits(half_precision).dtype == torch.float16 and logits(half_precision).isfinite().all()
     plain, spread_out = load_model(name, CPU), load_model(name, CPU, **spread)
     assert any(parameter.is_meta for parameter in spread_out.hypothesizer.t5.parameters())
     assert not any(parameter.is_meta for parameter in plain.hypothesizer.parameters())

@@ -76,7 +76,7 @@ class Plan:
         where = self.modules[path]
         return None if where == DISK else torch.device(where)
 
-    def dispatch(self, t5: T5ForConditionalGeneration, tensors: Weights, folder: Path, dtype: torch.dtype) -> None:
+    def dispatch(self, t5: T5ForConditionalGeneration, tensors: Weights, folder: Path) -> None:
         """Have accelerate move what is needed to where it is computed. Raises CheckpointError when a part that does not
         fit is in a .bin file, from which no single tensor can be read."""
         if not self.modules:
@@ -84,7 +84,7 @@ class Plan:
         from accelerate import dispatch_model
 
         index: dict[str, dict[str, str]] = {}
-        for name in t5.state_dict():
+        for name, parameter in t5.state_dict().items():
             if self.device_of(f"t5.{name}") is None:
                 entry = tensors.entries.get(name) or tensors.entries["shared.weight"]
                 if entry.file.suffix != ".safetensors":
@@ -94,7 +94,7 @@ class Plan:
                     )
                 index[name] = {
                     "safetensors_file": str(entry.file), "weight_name": entry.name,
-                    "dtype": str(dtype).removeprefix("torch."),
+                    "dtype": str(parameter.dtype).removeprefix("torch."),
                 }  # fmt: skip
         dispatch_model(t5, self.modules, main_device=str(self.main), offload_index=index or None)
         t5.hf_device_map = self.modules

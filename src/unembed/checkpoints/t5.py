@@ -111,7 +111,7 @@ def network(
     tied = {f"t5.{name}": f"t5.{TABLE}" for name in TIED if not (own_head and name == HEAD)}
     plan = place.plan(net.t5)
     fill(net, tensors, folder, tied, plan.device_of, place.dtype)
-    plan.dispatch(net.t5, own, folder, place.dtype)
+    plan.dispatch(net.t5, own, folder)
     return net.eval()
 
 

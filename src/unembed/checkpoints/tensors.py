@@ -186,10 +186,15 @@ def fill(
         if name in tied:
             if not torch.equal(tensors[name], tensors[tied[name]]):
                 raise CheckpointError(f"{folder}: {name} is not {tied[name]}, as in a T5 it must be: copy it again")
-        elif device is not None:
+        else:
             # In float16 the T5's widest sums overflow; transformers keeps this matrix in float32 as well.
             kept = torch.float32 if dtype == torch.float16 and name.endswith(".wo.weight") else dtype
-            _put(module, name, nn.Parameter(tensors[name].to(device, kept, copy=True), requires_grad=False))
+            made = (
+                torch.empty(wanted[name], dtype=kept, device="meta")
+                if device is None
+                else tensors[name].to(device, kept, copy=True)
+            )
+            _put(module, name, nn.Parameter(made, requires_grad=False))
     for name, source in tied.items():
         _put(module, name, module.get_parameter(source))
 
