@@ -181,7 +181,7 @@ def test_the_embedders_recipe_is_kept(tokenizer, tmp_path, format):
         _ = FORMATS[format].Checkpoint(tmp_path / "3").spec
 
 
-def test_a_hypothesizer_carries_its_embedder_and_others_are_opened_by_name(parity_dir, tmp_path):
+def test_a_hypothesizer_carries_its_embedder_and_others_are_opened_by_name(parity_dir, tmp_path, caplog):
     source = parity_dir / "vec2text/jxm/gtr__nq__32"
     checkpoint = vec2text.Checkpoint(source)
     assert checkpoint.brings_embedder
@@ -193,7 +193,9 @@ def test_a_hypothesizer_carries_its_embedder_and_others_are_opened_by_name(parit
     vec2text.save(net, tmp_path / "st", spec=gtr, embedder_tensors=renamed, **options)
     model = load_model(tmp_path / "st", CPU)
     assert model.embedder is None and model.spec == gtr
+    assert not caplog.records
     vec2text.save(net, tmp_path / "bare", spec=checkpoint.spec, **options)
+    assert "holds no embedder" in caplog.text and "vec2text cannot use it" in caplog.text
     assert load_model(tmp_path / "bare", CPU).embedder is None
     assert load_model(source, CPU).embedder == f"checkpoint:{source}"
 

@@ -9,6 +9,7 @@ tokens.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -29,6 +30,7 @@ from unembed.models.encoder_decoder import EncoderDecoderNetwork
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 HYPOTHESIZER, CORRECTOR = "InversionModel", "CorrectorEncoderModel"
 LONGEST = 128
 """Tokens that vec2text writes at most, whatever the model was trained on."""
@@ -156,7 +158,8 @@ def save(
             as `embedder_spec`, which only unembed reads.
         max_tokens: longest text in tokens, </s> included (`max_seq_length`).
         embedder_tensors: of the embedder, by their names in it (for GTR those of the T5's encoder). vec2text keeps them
-            in a hypothesizer's file and wants them there; unembed can do without.
+            in a hypothesizer's file; where they are missing it embeds with uninitialised numbers, and says nothing.
+            unembed can do without.
         card: README.md.
         shard_size: largest file of weights, such as "5GB".
 
@@ -182,6 +185,8 @@ def save(
         start = next(start for start in ours if name.startswith(start))
         tensors[ours[start] + name.removeprefix(start)] = tensor
     if not config.corrector:
+        if not embedder_tensors:
+            log.warning("%s holds no embedder: unembed opens %s by name, vec2text cannot use it", folder, spec.id)
         tensors |= {f"embedder.{name}": tensor.detach().cpu() for name, tensor in (embedder_tensors or {}).items()}
     fields = _config(net, backbone, spec, max_tokens)
     if _spec(fields, spec.dim, Path(folder)) != spec:
