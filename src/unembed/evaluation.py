@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unembed import confidence
-from unembed.errors import InputError
+from unembed.errors import InputError, TokensUnknown
 from unembed.inverter import Inverter
 from unembed.metrics import Scores, cosine, score_pairs
 from unembed.models.base import Sampling
@@ -34,7 +34,7 @@ class Row:
 
     id: str
     length: int
-    """In the embedder's tokens."""
+    """In the embedder's tokens; beside an API that shows none, in the model's."""
     reference: str
     texts: dict[str, str]
     """System → its text for this row."""
@@ -116,7 +116,7 @@ def cut_texts(
         for i, text in enumerate(texts):
             if found == n:
                 break
-            cut = inverter.embedder.cut(text, length)
+            cut = _cut(inverter, text, length)
             if cut is not None:
                 found += 1
                 yield f"{length}/{i}", length, cut
@@ -124,6 +124,14 @@ def cut_texts(
             raise InputError(
                 f"no text has {length} tokens of {inverter.embedder.spec.id}: give longer texts or other lengths"
             )
+
+
+def _cut(inverter: Inverter, text: str, n: int) -> str | None:
+    """As `Embedder.cut`; in the model's tokens where the embedder shows none."""
+    try:
+        return inverter.embedder.cut(text, n)
+    except TokensUnknown:
+        return inverter.model.cut(text, n)
 
 
 def evaluate_rows(
@@ -185,7 +193,7 @@ def _training_texts(
     if not controls:
         return []
     picks = np.random.default_rng([seed, start, 3]).integers(len(controls), size=len(lengths)).tolist()
-    return [inverter.embedder.cut(controls[i], n) or controls[i] for i, n in zip(picks, lengths, strict=True)]
+    return [_cut(inverter, controls[i], n) or controls[i] for i, n in zip(picks, lengths, strict=True)]
 
 
 def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
