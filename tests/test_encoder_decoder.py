@@ -152,6 +152,17 @@ def test_a_pair_loads_by_name_with_the_embedder_it_carries(parity_dir, embedding
     assert code == 0 and len((tmp_path / "r").read_text(encoding="utf-8").splitlines()) == 3
 
 
+def test_normalised_vectors_are_not_those_of_the_raw_embedder(parity_dir, embeddings):
+    """What a vector store holds of GTR, given to an inverter of the raw one: same name, same dimension, other space."""
+    folder = parity_dir / "vec2text" / "jxm"
+    pair = unembed.load(f"{folder / 'gtr__nq__32'}+{folder / 'gtr__nq__32__correct'}")
+    unit = embeddings[:2] / np.linalg.norm(embeddings[:2], axis=1, keepdims=True)
+    for stored in (unit, unit.astype(np.float16)):
+        with pytest.raises(InputError, match="vectors have length 1, .*#raw gives up to .*normalising one"):
+            pair.invert(stored, steps=0)
+    assert pair.invert(embeddings[:1], steps=0) and pair.invert(unit, steps=0, normalize=True)
+
+
 class Tokenless(Embedder):
     """What an API looks like: texts in, vectors out, and no tokens."""
 

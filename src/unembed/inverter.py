@@ -14,7 +14,7 @@ from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
 from unembed.embedders.spec import check_match
-from unembed.embedders.vectors import integer_step, storage_dtype
+from unembed.embedders.vectors import integer_step, refuse_foreign_length, storage_dtype
 from unembed.errors import InputError
 from unembed.search.loop import Search
 from unembed.search.types import Inversion, SearchConfig
@@ -101,7 +101,10 @@ class Inverter:
         targets = validate_vectors(vectors, self.embedder.spec, normalize=normalize, first=first)
         stored = storage_dtype(vectors)
         step = integer_step(vectors) if stored in ("int8", "uint8") else None
-        tolerance = self.embedder.noise_floor().tolerance(stored, step=step)
+        noise = self.embedder.noise_floor()
+        if not normalize:
+            refuse_foreign_length(targets, self.embedder.spec, noise.scale)
+        tolerance = noise.tolerance(stored, step=step)
         found = Search(self.model, self.embedder, config, tolerance).run(targets, first)
         for start in range(0, len(targets), config.targets_at_once):
             part = targets[start : start + config.targets_at_once]
