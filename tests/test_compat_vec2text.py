@@ -76,6 +76,18 @@ def test_strings_interpolation_and_hypotheses(corrector, faithful, reference):
         assert steps[-1] == vec2text.invert_embeddings(reference["embeddings"][:3], made, 2, 2)
 
 
+def test_nothing_is_embedded_twice(corrector, reference):
+    rows, before = reference["embeddings"][4:6], corrector.embedder.queries
+    found = corrector.inverter.invert(rows, 2, 1)
+    asked = corrector.embedder.queries - before
+    assert vec2text.invert_embeddings(rows, corrector, 2) == [inversion.text for inversion in found]
+    assert corrector.embedder.queries - before == 2 * asked
+    steps, vectors = vec2text.invert_embeddings_and_return_hypotheses(rows, corrector, 2)
+    assert corrector.embedder.queries - before == 3 * asked + len({text for step in steps for text in step})
+    np.testing.assert_allclose(vectors[1], corrector.embedder.encode(steps[1]), atol=1e-5)
+    assert isinstance(vectors[1], torch.Tensor)
+
+
 def test_the_snippets_of_the_readme_run_unchanged(parity_dir, reference, monkeypatch, capsys):
     """Under the name they use, on a pair that is here; there is no GPU to move a tensor to."""
     folder = parity_dir / "vec2text" / "jxm"
@@ -161,6 +173,10 @@ def test_vec2texts_figures_of_its_own_texts(parity_dir, reference):
     assert alone["eval_emb_cos_sim"] == pytest.approx(np.mean(first["cos"]), abs=1e-5)
     with pytest.raises(InputError, match="give inversion_model"):
         load(str(folder / "gtr__nq__32__correct"))
+    with pytest.raises(InputError, match="rows without a text"):
+        trainer.evaluate([{"input_ids": [1, 2]}])
+    with pytest.raises(InputError, match="nothing to score"):
+        trainer.evaluate([])
     with pytest.raises(InputError, match="unembed evaluate"):
         _ = vec2text.analyze_utils.Trainer(SimpleNamespace(model=None)).model
 

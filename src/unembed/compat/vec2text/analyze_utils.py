@@ -107,7 +107,10 @@ class Trainer:
         Returns:
             The figures: `bleu_score` 0..100, counts, and shares and cosines up to 1; `…_sem` is a standard error.
         """
-        rows = [row if isinstance(row, str) else row["text"] for row in eval_dataset]
+        try:
+            rows = [row if isinstance(row, str) else row["text"] for row in eval_dataset]
+        except (KeyError, TypeError) as error:
+            raise InputError("eval_dataset holds rows without a text: give texts, or rows with a 'text'") from error
         steps = self.num_gen_recursive_steps if self.model.corrector else None
         references: list[str] = []
         texts: list[str] = []

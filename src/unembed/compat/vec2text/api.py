@@ -21,6 +21,7 @@ from unembed.embedders.spec import UNKNOWN
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.models.base import InversionModel
+from unembed.search.types import Inversion
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,11 @@ def invert_embeddings(
     if not num_steps and (corrector.faithful or sequence_beam_width <= 1):
         rows = corrector.model.hypothesize(_targets(embeddings, corrector))
         return [row[0].text for row in rows]
-    return invert_embeddings_and_return_hypotheses(embeddings, corrector, num_steps, sequence_beam_width)[0][-1]
+    if corrector.faithful:
+        return refine(corrector.inverter, _targets(embeddings, corrector), num_steps, max(1, sequence_beam_width))[0][
+            -1
+        ]
+    return [inversion.text for inversion in _search(embeddings, corrector, num_steps or 0, sequence_beam_width)]
 
 
 def invert_embeddings_and_return_hypotheses(
@@ -132,15 +137,20 @@ def invert_embeddings_and_return_hypotheses(
 ) -> tuple[list[list[str]], list[Tensor]]:
     """The best texts after each step, the hypothesizer's first: (steps + 1 lists of n texts, their embeddings
     [n, d]). Targets that were done earlier keep their text. Scores are in `corrector.inverter.invert(…)`'s trace."""
-    steps, width = num_steps or 0, max(1, sequence_beam_width)
-    inverter = corrector.inverter
     if corrector.faithful:
-        return refine(inverter, _targets(embeddings, corrector), num_steps, width)
-    normalize = inverter.embedder.spec.normalized
-    found = inverter.invert(embeddings, steps, width, normalize=normalize, consensus=0)
-    texts = [[_text_at(inversion.trace, step) for inversion in found] for step in range(steps + 1)]
-    made = [inverter.embedder.encode([text or "." for text in row]) for row in texts]
-    return texts, [torch.from_numpy(vectors) for vectors in made]
+        return refine(corrector.inverter, _targets(embeddings, corrector), num_steps, max(1, sequence_beam_width))
+    steps = num_steps or 0
+    found = _search(embeddings, corrector, steps, sequence_beam_width)
+    texts = [[_text_at(inversion, step) for inversion in found] for step in range(steps + 1)]
+    distinct = list(dict.fromkeys(text or "." for row in texts for text in row))
+    vectors = dict(zip(distinct, torch.from_numpy(corrector.embedder.encode(distinct)), strict=True))
+    return texts, [torch.stack([vectors[text or "."] for text in row]) for row in texts]
+
+
+def _search(embeddings: Any, corrector: Corrector, steps: int, width: int) -> list[Inversion]:  # noqa: ANN401
+    """What unembed's own search finds; mixtures of unit vectors are brought to unit length."""
+    normalize = corrector.model.spec.normalized
+    return corrector.inverter.invert(embeddings, steps, max(1, width), normalize=normalize)
 
 
 def _targets(embeddings: Any, corrector: Corrector) -> np.ndarray:  # noqa: ANN401
@@ -151,6 +161,6 @@ def _targets(embeddings: Any, corrector: Corrector) -> np.ndarray:  # noqa: ANN4
     return validate_vectors(embeddings, spec, normalize=spec.normalized)
 
 
-def _text_at(trace: Sequence[Any], step: int) -> str:
+def _text_at(inversion: Inversion, step: int) -> str:
     """The best text of a search after `step` rounds."""
-    return next((point.text for point in reversed(trace) if point.step <= step), "")
+    return next((point.text for point in reversed(inversion.trace) if point.step <= step), "")
