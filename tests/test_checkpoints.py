@@ -196,6 +196,11 @@ def test_a_config_that_is_no_config_of_ours(folder, content):
     refused(CheckpointError, folder, "damaged or of a format that this version does not know")
 
 
+def test_an_unknown_architecture_is_named(folder):
+    (folder / "config.json").write_text('{"architectures": ["InversionFromLogitsModel"]}')
+    refused(CheckpointError, folder, r"does not know \(InversionFromLogitsModel\)")
+
+
 def test_a_format_from_the_future(folder):
     change_config(folder, lambda config: config.update(version=native.VERSION + 1))
     assert "pip install -U unembed" in refused(CheckpointError, folder, f"version {native.VERSION + 1}")

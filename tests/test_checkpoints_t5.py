@@ -46,13 +46,19 @@ def tokenizer():
     )
 
 
-def make(dim, hidden=None, corrector=False, masked_start=False, layer_norm=True, width=32, **sizes):
+def make(dim, hidden=None, corrector=False, masked_start=False, layer_norm=True, feedback=True, width=32, **sizes):
     """A random network; sizes are of the T5."""
     torch.manual_seed(dim + width)
     sizes = {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "vocab_size": 16} | sizes
     t5 = T5ForConditionalGeneration(T5Config(d_model=width, decoder_start_token_id=0, **sizes))
     config = ProjectionConfig(
-        dim, 4, hidden or dim, corrector, layer_norm=corrector and layer_norm, masked_start=masked_start
+        dim,
+        4,
+        hidden or dim,
+        corrector,
+        layer_norm=corrector and layer_norm,
+        masked_start=masked_start,
+        feedback=feedback,
     )
     return EncoderDecoderNetwork(t5, config).eval().requires_grad_(False)
 
@@ -125,6 +131,7 @@ def test_a_copied_pair_writes_the_same_texts(parity_dir, tmp_path):
 @pytest.mark.parametrize(
     ("format", "net"),
     [
+        ("vec2text", {"dim": 24, "corrector": True, "masked_start": True, "feedback": False}),
         ("vec2text", {"dim": 24}),
         ("vec2text", {"dim": 24, "corrector": True, "masked_start": True}),
         ("nanov2t", {"dim": 24, "hidden": 32}),
@@ -240,6 +247,7 @@ def test_conversions_that_change_the_function_are_refused(parity_dir, tokenizer,
     for format, net, message in (
         ("nanov2t", make(24), "as wide as the T5"),
         ("nanov2t", make(32, corrector=True, masked_start=True), "without a masked token"),
+        ("nanov2t", make(32, corrector=True, feedback=False), "read the hypothesis' vector"),
         ("vec2text", make(24, 32), "as wide as the vector"),
         ("vec2text", make(24, corrector=True), "begin a hypothesis with a masked token"),
         ("vec2text", make(24, corrector=True, masked_start=True, layer_norm=False), "normalise their input"),
@@ -335,7 +343,7 @@ def test_parts_on_disk_give_the_same_texts(tokenizer, tmp_path, where):
     vectors = np.eye(3, 32, dtype=np.float32)
     one, other = (model.hypothesize(vectors) for model in (plain, spread_out))
     assert [row[0].text for row in one] == [row[0].text for row in other]
-    np.testing.assert_allclose([r[0].logprob for r in one], [r[0].logprob for r in other], atol=1e-5)
+    np.testing.assert_allclose([r[0].logprob for r in one], [r[0].logprob for r in other], rtol=1e-5)
     drafts = [row[0].text or "the cat" for row in one]
     one, other = (model.correct(vectors, drafts, vectors, 2) for model in (plain, spread_out))
     assert [[h.text for h in row] for row in one] == [[h.text for h in row] for row in other]
@@ -394,11 +402,11 @@ print(peak() - before, sum(p.nbytes for p in net.parameters()) / 2**20)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="peak memory is read from Linux' /proc")
 def test_loading_holds_the_model_and_one_shard(tokenizer, tmp_path):
     save("nanov2t", make(32), tmp_path / "small", tokenizer)
-    net = make(256, 256, width=256, d_ff=2048, d_kv=32, num_layers=10, num_heads=8)
+    net = make(256, 256, width=256, d_ff=2048, d_kv=32, num_layers=6, num_heads=8)
     save("nanov2t", net, tmp_path / "large", tokenizer, shard_size="8MB")
     del net
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "small"), str(tmp_path / "large")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown, size = map(float, done.stdout.split())
-    assert size > 80
+    assert size > 50
     assert grown < size + 2 * 8 + 8, f"{grown:.0f} MiB for a model of {size:.0f}"

@@ -124,6 +124,12 @@ def test_match_ignores_what_is_noise_and_how_the_name_is_written() -> None:
     check_match(spec, dataclasses.replace(spec, pooling="unknown"))
     seen = dataclasses.replace(spec, fingerprint=(1.0, -1.0, 0.5))
     check_match(seen, dataclasses.replace(seen, id="/a/folder", fingerprint=(1.001, -1.0, 0.5)))
+    named = dataclasses.replace(spec, id="sentence-transformers/gtr-t5-base#raw")
+    for folder in ("/models/gtr-t5-base#raw", "./gtr-t5-base#raw", "C:\\models\\GTR-T5-base#raw"):
+        check_match(named, dataclasses.replace(named, id=folder))
+    for folder in ("/models/gtr-t5-base", "/gtr-t5-base#raw/other", "api:http://here/v1/gtr-t5-base#raw"):
+        with pytest.raises(SpecMismatch):
+            check_match(named, dataclasses.replace(named, id=folder))
     with pytest.raises(SpecMismatch, match="fingerprints .* apart"):
         check_match(seen, dataclasses.replace(seen, fingerprint=(1.0, 1.0, 0.5)))
 

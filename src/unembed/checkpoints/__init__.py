@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from unembed.checkpoints.hub import download
 from unembed.checkpoints.public import PAIRS, SINGLES
-from unembed.checkpoints.tensors import digest
+from unembed.checkpoints.tensors import architecture, digest
 from unembed.confidence import Calibration
 from unembed.errors import CheckpointError, InputError
 
@@ -103,7 +103,15 @@ def _format(folder: Path) -> Any:  # noqa: ANN401  (a module)
         raise CheckpointError(
             f"{folder} holds no model (config.json is missing): give a folder that unembed train wrote"
         )
+    if found := architecture(folder):
+        raise CheckpointError(f"{folder} is of an architecture that this version does not know ({found})")
     raise CheckpointError(f"{folder}/config.json is damaged or of a format that this version does not know")
+
+
+def is_corrector(folder: Path) -> bool:
+    """Whether a model folder holds a corrector, which inverts only together with a hypothesizer."""
+    module = _format(folder)
+    return hasattr(module, "is_corrector") and module.is_corrector(folder)
 
 
 def _load_pair(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from unembed.checkpoints import nanov2t, native, vec2text
 from unembed.checkpoints.tensors import Weights, read_config, read_tensors, shape
+from unembed.embedders.spec import UNKNOWN, EmbedderSpec
 from unembed.errors import CheckpointError
 
 OWN = "unembed's own"
@@ -18,16 +18,20 @@ BYTES = ".safetensors", ".bin"
 def describe(folder: Path) -> dict[str, str]:
     """Family, sizes and embedder of a model. Raises CheckpointError for a folder of no known format."""
     if native.recognise(folder):
-        config = read_config(folder)
+        try:
+            config = read_config(folder)
+            longest, spec = config["network"]["max_tokens"], EmbedderSpec.from_dict(config["embedder"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder}/config.json is damaged ({error}): copy the model again") from error
         tensors = read_tensors(folder)
         count = sum(math.prod(entry.shape) for name, entry in tensors.entries.items() if not name.endswith(".scale"))
         sizes = {
             "format": OWN,
             "model": "hypothesizer and corrector in one network",
             "parameters": f"{count / 1e6:.1f}M",
-            "longest text": f"{config['network']['max_tokens']} tokens",
+            "longest text": f"{longest} tokens",
         }
-        return sizes | _embedder(config["embedder"]) | _bytes(folder)
+        return sizes | _embedder(spec) | _bytes(folder)
     modules = {"vec2text": vec2text, "nanoV2T": nanov2t}
     name, module = next(((n, m) for n, m in modules.items() if m.recognise(folder)), (None, None))
     if module is None:
@@ -59,15 +63,15 @@ def _t5(
         + (f", and {sum(math.prod(e.shape) for e in bundled.values()) / 1e6:.1f}M of the embedder" if bundled else ""),
         "T5": f"{width} wide, {layers} layers",
         "longest text": f"{checkpoint.length} tokens",
-    } | _embedder(checkpoint.spec.to_dict())
+    } | _embedder(checkpoint.spec)
 
 
-def _embedder(spec: dict[str, Any]) -> dict[str, str]:
-    how = [spec["pooling"] + " pooling" if spec["pooling"] != "unknown" else "pooling unknown"]
-    how.append("normalised" if spec["normalized"] else "not normalised")
-    if spec["prefix"]:
-        how.append(f"prefix {spec['prefix']!r}")
-    return {"embedder": f"{spec['id']} ({', '.join(how)})", "dimensions": str(spec["dim"])}
+def _embedder(spec: EmbedderSpec) -> dict[str, str]:
+    how = ["pooling unknown" if spec.pooling == UNKNOWN else f"{spec.pooling} pooling"]
+    how.append("normalised" if spec.normalized else "not normalised")
+    if spec.prefix:
+        how.append(f"prefix {spec.prefix!r}")
+    return {"embedder": f"{spec.id} ({', '.join(how)})", "dimensions": str(spec.dim)}
 
 
 def _bytes(folder: Path) -> dict[str, str]:

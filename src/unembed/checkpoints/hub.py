@@ -20,7 +20,7 @@ FILES = (
 FOREIGN = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 """What other programs' models consist of beside these: fetched, never published."""
 SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
-TOKEN_FIELD = re.compile(r'"\w*(?:token|api_key|password|secret)"\s*:\s*"[^"<\[]{8,}"')
+TOKEN_FIELD = re.compile(r'"\w*(?:hub_token|access_token|auth_token|api_key|password|secret)"\s*:\s*"[^"<\[]{8,}"')
 LOCAL_PATH = re.compile(r'"((?:/(?:home|root|Users|mnt|data|workspace|tmp|scratch|work)/|[A-Z]:\\\\|~/)[^"]*)"')
 
 

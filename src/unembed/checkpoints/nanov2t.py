@@ -154,6 +154,10 @@ def save(
             "nanoV2T's correctors read a hypothesis without a masked token in front, and this one was trained with it: "
             "write it as vec2text"
         )
+    if not config.feedback:
+        raise CheckpointError(
+            "nanoV2T's correctors read the hypothesis' vector, and this one was trained without: write it as vec2text"
+        )
     theirs = {start: name for name, start in PREFIXES.items()} | {"t5.": ""}
     tensors = {}
     for name, tensor in state(net).items():

@@ -90,7 +90,7 @@ class Plan:
                 if entry.file.suffix != ".safetensors":
                     raise CheckpointError(
                         f"{folder} does not fit into memory, and only safetensors can be read piece by piece: "
-                        f"unembed models convert {folder} DEST --format vec2text"
+                        f"write it anew with unembed models convert {folder} DEST, in its own format"
                     )
                 index[name] = {
                     "safetensors_file": str(entry.file), "weight_name": entry.name,

@@ -88,7 +88,7 @@ def encoder(tensors: Weights, folder: Path, device: torch.device, dtype: torch.d
 
 
 def network(
-    tensors: Weights, folder: Path, place: Placement, *, layer_norm: bool, masked_start: bool
+    tensors: Weights, folder: Path, place: Placement, *, layer_norm: bool, masked_start: bool, feedback: bool = True
 ) -> EncoderDecoderNetwork:
     """A network of its tensors, named as in ours: t5.*, target.{0,3}.*, and for a corrector hypothesis.*, difference.*
     and, with `layer_norm`, norm.*. For inference, in the precision and on the devices of `place`."""
@@ -102,7 +102,7 @@ def network(
         raise CheckpointError(f"{folder}: the projector's output is no multiple of the T5's width {config.d_model}")
     projection = ProjectionConfig(
         dim, tokens, hidden, corrector="difference.0.weight" in tensors.entries, layer_norm=layer_norm,
-        masked_start=masked_start,
+        masked_start=masked_start, feedback=feedback,
     )  # fmt: skip
     with torch.device("meta"):
         net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)

@@ -113,7 +113,10 @@ class Checkpoint:
             start = next((start for start in PREFIXES if name.startswith(start)), "")
             names[PREFIXES.get(start, "") + name.removeprefix(start)] = old
         ours = self.tensors.renamed(names)
-        return network(ours, self.folder, place, layer_norm="norm.weight" in names, masked_start=True)
+        return network(
+            ours, self.folder, place, layer_norm="norm.weight" in names, masked_start=True,
+            feedback=not self.config.get("corrector_ignore_hypothesis_embedding"),
+        )  # fmt: skip
 
 
 def load_pair(
@@ -213,7 +216,7 @@ def _config(net: EncoderDecoderNetwork, backbone: str, spec: EmbedderSpec, max_t
         "embedder_gaussian_noise_level": 0.0,
         "embedding_zero_except_topk": None,
         "embeddings_from_layer_n": None,
-        "corrector_ignore_hypothesis_embedding": False,
+        "corrector_ignore_hypothesis_embedding": not net.config.feedback,
         "encoder_dropout_disabled": False,
         "decoder_dropout_disabled": False,
         "use_lora": False,

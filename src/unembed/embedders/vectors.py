@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NORM_TOLERANCE = 0.01
 """Lengths of vectors of a normalising embedder may be this far from 1; int8 or a foreign scale is further off."""
+UNIT_TOLERANCE = 1e-3
+"""So near 1 all lengths are where vectors were normalised and stored in half precision at worst."""
 MAX_DECIMALS = 7
 """Rounding to more decimals than this cannot be told from float32."""
 SAMPLE = 1024
@@ -73,6 +75,20 @@ def validate_vectors(vectors: Any, spec: EmbedderSpec, *, normalize: bool = Fals
             )
         values /= norms[:, None]
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def refuse_foreign_length(vectors: np.ndarray, spec: EmbedderSpec, longest: float) -> None:
+    """Raise InputError for vectors [n, d] that all have length 1 where the embedder does not normalise: GTR from a
+    vector store, say, given to an inverter of the raw one.
+
+    longest: length of the longest vector that was seen of the embedder. Near 1 nothing can be told.
+    """
+    norms = np.linalg.norm(vectors, axis=1)
+    if not spec.normalized and abs(longest - 1) > 5 * NORM_TOLERANCE and np.abs(norms - 1).max() < UNIT_TOLERANCE:
+        raise InputError(
+            f"vectors have length 1, embedder {spec.id} gives up to {longest:.4g}: they come from a normalising one; "
+            "use an inverter of that, or add normalize=True (--normalize) if they were only scaled"
+        )
 
 
 def storage_dtype(vectors: Any) -> str:

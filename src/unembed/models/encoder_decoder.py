@@ -6,7 +6,7 @@ Notable:
   start token that vec2text leaves in front of a hypothesis.
 - The hypothesizer's encoder reads k soft tokens of the target e. The corrector's reads
   [sep, k(e), sep, k(ê), sep, k(e − ê), sep, the hypothesis' tokens], where sep is the embedding of </s>.
-- The T5 itself and its decoding are those of transformers. There is no unconditional prior.
+- The T5 is that of transformers; how it writes is in t5_generation.py. There is no unconditional prior.
 
 Shapes: B rows, E vector, D model width, k soft tokens of a vector, S hypothesis tokens, T text tokens.
 """
@@ -15,17 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.errors import InputError
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.models.batching import in_batches
+from unembed.models.t5_generation import beam_search, plain, write
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from unembed.embedders.spec import EmbedderSpec
@@ -47,6 +51,8 @@ class ProjectionConfig:
     """Normalise the corrector's whole input, hypothesis tokens included."""
     masked_start: bool = False
     """A masked start token stands in front of the hypothesis' tokens."""
+    feedback: bool = True
+    """The corrector sees the hypothesis' vector; without (an ablation), the target's in its place."""
 
 
 class Projector(nn.Sequential):
@@ -98,7 +104,7 @@ class EncoderDecoderNetwork(nn.Module):
         if not self.config.corrector:
             return soft, torch.ones(soft.shape[:2], dtype=torch.long, device=soft.device)
         assert hypothesis_ids is not None and hypothesis_vectors is not None
-        vectors = hypothesis_vectors.to(dtype)
+        vectors = hypothesis_vectors.to(dtype) if self.config.feedback else targets
         B, S = hypothesis_ids.shape
         ends = torch.full_like(hypothesis_ids[:, :1], self.t5.config.eos_token_id)  # B 1
         # Asked for by calling the table, not by its weight, which a device_map may keep elsewhere.
@@ -132,22 +138,16 @@ class EncoderDecoderNetwork(nn.Module):
         sampling: Sampling = GREEDY,
         max_length: int,
         seed: int = 0,
-    ) -> Tensor:
-        """n texts of each row as ids [B · n, T], start token first, padded with 0."""
+    ) -> tuple[Tensor, Tensor]:
+        """n texts of each row: ids [B · n, T], start token first, padded with 0, and log p [B · n] in nats. max_length:
+        ids of a text at most, the start token included."""
         x, mask = self.inputs(targets, hypothesis_ids, hypothesis_vectors)
-        options: dict[str, Any] = {"num_beams": 1, "do_sample": False}
+        if hasattr(self.t5, "hf_device_map"):  # it lies on several devices
+            return plain(self.t5, x, mask, n, sampling, max_length, seed)
         if sampling.beams or (n > 1 and sampling.temperature == 0):
-            options["num_beams"] = max(n, sampling.beams)
-        elif sampling.temperature > 0:
-            options |= {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
-            options["top_p"] = sampling.top_p
-        devices = [x.device] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # transformers draws from the global generator
-            torch.manual_seed(seed)
-            return self.t5.generate(
-                inputs_embeds=x, attention_mask=mask, num_return_sequences=n, max_length=max_length, min_length=1,
-                early_stopping=False, length_penalty=1.0, no_repeat_ngram_size=0, **options,
-            )  # fmt: skip
+            return beam_search(self.t5, x, mask, n, max(n, sampling.beams), max_length)
+        generator = torch.Generator(x.device).manual_seed(seed)
+        return write(self.t5, x, mask, n, sampling, max_length, generator)
 
 
 class EncoderDecoderModel(InversionModel):
@@ -181,10 +181,23 @@ class EncoderDecoderModel(InversionModel):
 
     def encode(self, texts: Sequence[str], start: bool = False) -> Tensor:
         """Token ids [B, S] with </s>, right-padded with 0; with `start`, one 0 in front."""
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.hypothesis_tokens)["input_ids"]
+        return self.pad(self.tokens(texts), start)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), truncation=True, max_length=self.hypothesis_tokens)["input_ids"]
+
+    def pad(self, rows: Sequence[list[int]], start: bool = False) -> Tensor:
         rows = [[0] * start + row for row in rows]
         width = max(map(len, rows))
         return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
+
+    @cached_property
+    def _whole(self) -> Tokenizer:
+        """The tokenizer without truncation."""
+        return copy_tokenizer(self.tokenizer.backend_tokenizer)
+
+    def cut(self, text: str, n: int) -> str | None:
+        return cut_text(self._whole, text, n)
 
     def decode(self, ids: Tensor) -> list[str]:
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -193,19 +206,22 @@ class EncoderDecoderModel(InversionModel):
         self, net: EncoderDecoderNetwork, targets: np.ndarray, n: int, sampling: Sampling, seed: int,
         hypotheses: Sequence[str] | None = None, hypothesis_vectors: np.ndarray | None = None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
-        """n texts of each row, in batches of about `batch_size` texts."""
+        """n texts of each row, in batches of about `batch_size` texts; hypotheses of like length together."""
+        read = None if hypotheses is None else self.tokens(hypotheses)
+        order = sorted(range(len(targets)), key=lambda row: 0 if read is None else -len(read[row]))
 
         def some(part: slice) -> list[list[Hypothesis]]:
-            condition = [self.tensor(targets[part])]
-            if hypotheses is not None and hypothesis_vectors is not None:
-                read = self.encode(hypotheses[part], net.config.masked_start)
-                condition += [read, self.tensor(hypothesis_vectors[part])]
-            ids = net.generate(*condition, n=n, sampling=sampling, max_length=self.max_tokens, seed=seed + part.start)
-            logprobs = self.logprobs(net, [t.repeat_interleave(n, 0) for t in condition], ids)
+            condition = [self.tensor(targets[order[part]])]
+            if read is not None and hypothesis_vectors is not None:
+                ids = self.pad([read[row] for row in order[part]], net.config.masked_start)
+                condition += [ids, self.tensor(hypothesis_vectors[order[part]])]
+            options: dict[str, Any] = {"max_length": self.max_tokens, "seed": seed + part.start}
+            ids, logprobs = net.generate(*condition, n=n, sampling=sampling, **options)
             found = [Hypothesis(*pair) for pair in zip(self.decode(ids), logprobs.tolist(), strict=True)]
             return [found[j : j + n] for j in range(0, len(found), n)]
 
-        return in_batches(self, len(targets), max(n, sampling.beams), some)
+        written = in_batches(self, len(targets), max(n, sampling.beams), some)
+        return [row for _, row in sorted(zip(order, written, strict=True), key=lambda pair: pair[0])]
 
     @torch.inference_mode()
     def logprobs(self, net: EncoderDecoderNetwork, condition: Sequence[Tensor], ids: Tensor) -> Tensor:

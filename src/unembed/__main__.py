@@ -1,0 +1,6 @@
+"""`python -m unembed`, which is also how `torchrun -m unembed` and `accelerate launch -m unembed` start the command."""
+
+from unembed.cli.main import main
+
+if __name__ == "__main__":
+    main()
