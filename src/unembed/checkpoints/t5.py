@@ -82,7 +82,8 @@ def encoder(tensors: dict[str, Tensor], folder: Path) -> T5EncoderModel:
     full = {f"encoder.{name}": tensor for name, tensor in tensors.items()}
     full["shared.weight"] = full.pop("encoder.embed_tokens.weight", torch.empty(0, 0))
     config: T5Config = t5_config(full, folder)
-    made = T5EncoderModel(config)
+    with torch.device("meta"):
+        made = T5EncoderModel(config)
     fill(made, full, folder, tied=TIED)
     made.encoder.embed_tokens.weight = made.shared.weight
     return made.eval().requires_grad_(False)
@@ -109,7 +110,8 @@ def network(
         dim, tokens, hidden, corrector="difference.0.weight" in projectors, layer_norm=layer_norm,
         masked_start=masked_start,
     )  # fmt: skip
-    net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)
+    with torch.device("meta"):
+        net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)
     tensors = {**{f"t5.{name}": tensor for name, tensor in t5_tensors.items()}, **projectors}
     fill(net, tensors, folder, tied=[f"t5.{name}" for name in TIED] if config.tie_word_embeddings else ())
     net.t5.tie_weights()

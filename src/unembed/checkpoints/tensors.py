@@ -98,8 +98,9 @@ def shape(tensors: Mapping[str, Tensor], name: str, folder: Path) -> tuple[int, 
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, tied: Collection[str] = ()) -> None:
-    """Load `tensors` into `module`: all of them, and nothing but `tied` names may be missing. CheckpointError names the
-    first tensor that is missing, unknown, or of another shape."""
+    """Load `tensors` into `module`, which may be without memory still (made on torch's "meta" device, so that nothing is
+    drawn at random to be overwritten): all of them, and nothing but `tied` names may be missing. CheckpointError names
+    the first tensor that is missing, unknown, or of another shape."""
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in tensors and name not in tied]
     extra = [name for name in tensors if name not in wanted]
@@ -111,4 +112,4 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, tied: C
             raise CheckpointError(
                 f"{folder}: the tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
             )
-    module.load_state_dict(dict(tensors), strict=False)
+    module.to_empty(device="cpu").load_state_dict(dict(tensors), strict=False)

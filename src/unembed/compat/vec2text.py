@@ -149,7 +149,7 @@ def _faithful(
 
     def write(net: EncoderDecoderNetwork, *condition: Tensor, n: int = 1, longest: int) -> Tensor:
         sampling = Sampling(temperature=0.0, beams=n) if n > 1 else GREEDY
-        return net.generate(*condition, n=n, sampling=sampling, max_length=longest)
+        return net.generate(*condition, n=n, sampling=sampling, max_length=longest)[0]
 
     e = model.tensor(targets)  # B E
     B = len(e)

@@ -6,7 +6,7 @@ Notable:
   start token that vec2text leaves in front of a hypothesis.
 - The hypothesizer's encoder reads k soft tokens of the target e. The corrector's reads
   [sep, k(e), sep, k(ê), sep, k(e − ê), sep, the hypothesis' tokens], where sep is the embedding of </s>.
-- The T5 itself and its decoding are those of transformers. There is no unconditional prior.
+- The T5 is that of transformers; how it writes is in t5_generation.py. There is no unconditional prior.
 
 Shapes: B rows, E vector, D model width, k soft tokens of a vector, S hypothesis tokens, T text tokens.
 """
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from unembed.errors import InputError
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.t5_generation import beam_search, write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -120,22 +121,14 @@ class EncoderDecoderNetwork(nn.Module):
         sampling: Sampling = GREEDY,
         max_length: int,
         seed: int = 0,
-    ) -> Tensor:
-        """n texts of each row as ids [B · n, T], start token first, padded with 0."""
+    ) -> tuple[Tensor, Tensor]:
+        """n texts of each row: ids [B · n, T], start token first, padded with 0, and log p [B · n] in nats. max_length:
+        ids of a text at most, the start token included."""
         x, mask = self.inputs(targets, hypothesis_ids, hypothesis_vectors)
-        options: dict[str, Any] = {"num_beams": 1, "do_sample": False}
         if sampling.beams or (n > 1 and sampling.temperature == 0):
-            options["num_beams"] = max(n, sampling.beams)
-        elif sampling.temperature > 0:
-            options |= {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
-            options["top_p"] = sampling.top_p
-        devices = [x.device] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # transformers draws from the global generator
-            torch.manual_seed(seed)
-            return self.t5.generate(
-                inputs_embeds=x, attention_mask=mask, num_return_sequences=n, max_length=max_length, min_length=1,
-                early_stopping=False, length_penalty=1.0, no_repeat_ngram_size=0, **options,
-            )  # fmt: skip
+            return beam_search(self.t5, x, mask, n, max(n, sampling.beams), max_length)
+        generator = torch.Generator(x.device).manual_seed(seed)
+        return write(self.t5, x, mask, n, sampling, max_length, generator)
 
 
 class EncoderDecoderModel(InversionModel):
@@ -169,7 +162,12 @@ class EncoderDecoderModel(InversionModel):
 
     def encode(self, texts: Sequence[str], start: bool = False) -> Tensor:
         """Token ids [B, S] with </s>, right-padded with 0; with `start`, one 0 in front."""
-        rows = self.tokenizer(list(texts), truncation=True, max_length=self.hypothesis_tokens)["input_ids"]
+        return self.pad(self.tokens(texts), start)
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer(list(texts), truncation=True, max_length=self.hypothesis_tokens)["input_ids"]
+
+    def pad(self, rows: Sequence[list[int]], start: bool = False) -> Tensor:
         rows = [[0] * start + row for row in rows]
         width = max(map(len, rows))
         return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
@@ -181,19 +179,21 @@ class EncoderDecoderModel(InversionModel):
         self, net: EncoderDecoderNetwork, targets: np.ndarray, n: int, sampling: Sampling, seed: int,
         hypotheses: Sequence[str] | None = None, hypothesis_vectors: np.ndarray | None = None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
-        """n texts of each row, in batches of about `batch_size` texts."""
-        out: list[list[Hypothesis]] = []
+        """n texts of each row, in batches of about `batch_size` texts; hypotheses of like length together."""
+        out: list[list[Hypothesis]] = [[] for _ in targets]
+        read = None if hypotheses is None else self.tokens(hypotheses)
+        order = sorted(range(len(targets)), key=lambda row: 0 if read is None else -len(read[row]))
         rows = max(1, self.batch_size // max(n, sampling.beams))
         for i in range(0, len(targets), rows):
-            part = slice(i, i + rows)
+            part = order[i : i + rows]
             condition = [self.tensor(targets[part])]
-            if hypotheses is not None and hypothesis_vectors is not None:
-                read = self.encode(hypotheses[part], net.config.masked_start)
-                condition += [read, self.tensor(hypothesis_vectors[part])]
-            ids = net.generate(*condition, n=n, sampling=sampling, max_length=self.max_tokens, seed=seed + i)
-            logprobs = self.logprobs(net, [t.repeat_interleave(n, 0) for t in condition], ids)
+            if read is not None and hypothesis_vectors is not None:
+                ids = self.pad([read[row] for row in part], net.config.masked_start)
+                condition += [ids, self.tensor(hypothesis_vectors[part])]
+            ids, logprobs = net.generate(*condition, n=n, sampling=sampling, max_length=self.max_tokens, seed=seed + i)
             found = [Hypothesis(*pair) for pair in zip(self.decode(ids), logprobs.tolist(), strict=True)]
-            out += [found[j : j + n] for j in range(0, len(found), n)]
+            for j, row in enumerate(part):
+                out[row] = found[j * n : (j + 1) * n]
         return out
 
     @torch.inference_mode()
