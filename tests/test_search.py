@@ -379,7 +379,7 @@ def test_only_the_beam_keeps_vectors(embedder, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", 0), ("corrections", -1), ("variations", -1),
+        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
         ("edits", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5),
         ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),
