@@ -155,6 +155,11 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
         means = {name: scores["summary"]["cosine"]["value"] for name, scores in length["systems"].items()}
         assert means["inverter"] > means["training text"] and means["inverter"] > means["prior sample"]
         assert all(scores["summary"]["token_f1"]["n"] == 3 for scores in length["systems"].values())
+        ours = {name: estimate["value"] for name, estimate in length["systems"]["inverter"]["summary"].items()}
+        assert length["nanov2t"] == {
+            "bleu": ours["bleu"], "token_f1": 100 * ours["token_set_f1"], "em": 100 * ours["exact"],
+            "cos_sim": ours["cosine"],
+        }  # fmt: skip
 
     append = ResultFile.append
     stops = iter([False, True])

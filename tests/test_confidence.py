@@ -23,7 +23,8 @@ from unembed.confidence import (
     reliability,
 )
 from unembed.errors import CheckpointError, InputError
-from unembed.search.types import Candidate, Inversion
+from unembed.evaluation import evaluate
+from unembed.search.types import Candidate, Inversion, SearchConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "letters.txt"
 
@@ -146,3 +147,21 @@ def test_from_evaluation_to_rated_results(command, refused, tmp_path, own_model,
     rows.write_text(rows.read_text().replace(whole["settings"]["weights"], "0" * 16))
     assert "other weights" in refused("calibrate", "--rows", rows, "--model", own_model)
     assert (own_model / FILE).is_file()  # a failed command takes nothing away
+
+
+def test_an_evaluation_gathers_the_evidence_of_a_row_once(inverter, monkeypatch):
+    asked = []
+    score = inverter.model.score
+
+    def counted(texts, targets=None):
+        asked.append((len(texts), targets is not None))
+        return score(texts, targets)
+
+    monkeypatch.setattr(inverter.model, "score", counted)
+    texts = EXAMPLES.read_text(encoding="utf-8").splitlines()
+    config = SearchConfig(steps=0, sequence_beam_width=1, prior_weight=0, targets_at_once=2)
+    found = evaluate(inverter, texts, config, lengths=[4], n=4)
+    assert asked == [(2, True), (2, False)] * 2
+    targets = inverter.embedder.encode([row.reference for row in found.rows])
+    rated = [inversion.confidence for inversion in inverter.stream(targets, config)]
+    assert [row.confidence for row in found.rows] == pytest.approx(rated) and None not in rated

@@ -13,9 +13,13 @@ from safetensors.torch import load_file, save_file
 import unembed
 from unembed.checkpoints import nanov2t, vec2text
 from unembed.checkpoints.tensors import read_tensors
+from unembed.embedders import Embedder
 from unembed.errors import CheckpointError, InputError
+from unembed.evaluation import evaluate
+from unembed.inverter import Inverter
 from unembed.models.base import GREEDY, Sampling
 from unembed.models.encoder_decoder import IGNORED
+from unembed.search.types import SearchConfig
 
 CPU = torch.device("cpu")
 
@@ -146,6 +150,31 @@ def test_a_pair_loads_by_name_with_the_embedder_it_carries(parity_dir, embedding
         "invert", "--vectors", tmp_path / "v.npy", "--model", name, "--steps", "2", "-o", tmp_path / "r"
     )
     assert code == 0 and len((tmp_path / "r").read_text(encoding="utf-8").splitlines()) == 3
+
+
+class Tokenless(Embedder):
+    """What an API looks like: texts in, vectors out, and no tokens."""
+
+    def __init__(self, inner):
+        self.inner, self.spec = inner, inner.spec
+
+    spec = None
+
+    def _embed(self, texts):
+        return self.inner._embed(texts)
+
+
+def test_evaluating_beside_an_embedder_that_shows_no_tokens(parity_dir, inverter):
+    folder = parity_dir / "vec2text" / "jxm"
+    pair = unembed.load(f"{folder / 'gtr__nq__32'}+{folder / 'gtr__nq__32__correct'}")
+    texts = json.loads((parity_dir / "vec2text" / "reference.json").read_text(encoding="utf-8"))["texts"]
+    quick = SearchConfig(steps=0, sequence_beam_width=1)
+    found = evaluate(Inverter(pair.model, Tokenless(pair.embedder)), texts, quick, lengths=[6], n=3)
+    expected = evaluate(pair, texts, quick, lengths=[6], n=3)  # this one's tokens are the model's, too
+    assert [row.reference for row in found.rows] == [row.reference for row in expected.rows]
+    assert found.nanov2t(6) == expected.nanov2t(6)
+    with pytest.raises(InputError, match="neither the embedder nor the model"):
+        evaluate(Inverter(inverter.model, Tokenless(inverter.embedder)), texts, quick, lengths=[6], n=3)
 
 
 def test_pairs_that_are_none(parity_dir, command, refused):

@@ -19,6 +19,10 @@ class InputError(UnembedError):
     """Texts, vectors or arguments that cannot be used as they are."""
 
 
+class TokensUnknown(InputError):
+    """An embedder that does not show its tokens was asked to count or cut by them."""
+
+
 class SpecMismatch(UnembedError):
     """Two embedders that had to be the same are not; the message names both sides."""
 

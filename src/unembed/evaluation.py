@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unembed import confidence
-from unembed.errors import InputError
+from unembed.errors import InputError, TokensUnknown
 from unembed.inverter import Inverter
 from unembed.metrics import Scores, cosine, score_pairs
 from unembed.models.base import Sampling
@@ -34,7 +34,7 @@ class Row:
 
     id: str
     length: int
-    """In the embedder's tokens."""
+    """In the embedder's tokens; beside an API that shows none, in the model's."""
     reference: str
     texts: dict[str, str]
     """System → its text for this row."""
@@ -80,6 +80,14 @@ class Evaluation:
             if all(value is not None for value in values)
         }
 
+    def nanov2t(self, length: int) -> dict[str, float]:
+        """The inverter's figures under nanoV2T's names and in its units: `bleu` the mean of sentence BLEUs (0..100),
+        `token_f1` of the sets of tokens and `em`, the cased exact match, both in %, `cos_sim` the mean cosine (-1..1).
+        Texts are compared, so that special tokens never count."""
+        mean = {name: estimate.value for name, estimate in self.scores[length]["inverter"].summary.items()}
+        f1, em = 100 * mean["token_set_f1"], 100 * mean["exact"]
+        return {"bleu": mean["bleu"], "token_f1": f1, "em": em, "cos_sim": mean["cosine"]}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, with the rows' texts."""
         lengths = {}
@@ -93,6 +101,7 @@ class Evaluation:
                 "systems": {name: scores.to_dict() for name, scores in systems.items()},
                 "rare": {name: self.rare(length, name) for name in systems},
                 "confidence": self.confidence(length),
+                "nanov2t": self.nanov2t(length),
             }
         return {"settings": self.settings, "lengths": lengths, "rows": [row.to_dict() for row in self.rows]}
 
@@ -107,7 +116,7 @@ def cut_texts(
         for i, text in enumerate(texts):
             if found == n:
                 break
-            cut = inverter.embedder.cut(text, length)
+            cut = _cut(inverter, text, length)
             if cut is not None:
                 found += 1
                 yield f"{length}/{i}", length, cut
@@ -115,6 +124,14 @@ def cut_texts(
             raise InputError(
                 f"no text has {length} tokens of {inverter.embedder.spec.id}: give longer texts or other lengths"
             )
+
+
+def _cut(inverter: Inverter, text: str, n: int) -> str | None:
+    """As `Embedder.cut`; in the model's tokens where the embedder shows none."""
+    try:
+        return inverter.embedder.cut(text, n)
+    except TokensUnknown:
+        return inverter.model.cut(text, n)
 
 
 def evaluate_rows(
@@ -126,24 +143,28 @@ def evaluate_rows(
     n: int = 100,
     controls: Sequence[str] = (),
     done: set[str] = frozenset(),  # type: ignore[assignment]
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[list[Row]]:
-    """Yield rows in batches of `config.targets_at_once`; batches whose ids are all in `done` are passed over."""
+    """Yield rows in batches of `config.targets_at_once`; batches whose ids are all in `done` are passed over. Of p
+    processes, `share` (i, p) takes every p-th batch from the i-th on: the same batches, so the same rows."""
     rows = list(cut_texts(inverter, texts, lengths, n))
     size = config.targets_at_once
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        if {row[0] for row in part} <= done:
+        if {row[0] for row in part} <= done or start // size % share[1] != share[0]:
             continue
         references = [row[2] for row in part]
         targets = inverter.embedder.encode(references)
         began = time.perf_counter()
-        found = list(inverter.stream(targets, config, first=start))
+        [(targets, found)] = inverter.batches(targets, config, first=start)
         seconds = (time.perf_counter() - began) / len(part)
+        seen = confidence.evidence(inverter.model, targets, found)
+        if inverter.model.calibration is not None:
+            found = inverter.model.calibration.rate(found, seen)
         others = {
             "training text": _training_texts(inverter, controls, [row[1] for row in part], start, config.seed),
             "prior sample": _prior_samples(inverter, len(part), config.seed + start),
         }
-        evidence = confidence.evidence(inverter.model, targets, found).tolist()
         cosines = {name: cosine(inverter.embedder.encode(made), targets) for name, made in others.items() if made}
         yield [
             Row(
@@ -151,7 +172,7 @@ def evaluate_rows(
                 {"inverter": inversion.text, **{system: made[i] for system, made in others.items() if made}},
                 {"inverter": inversion.cosine, **{system: float(values[i]) for system, values in cosines.items()}},
                 inversion.exact, inversion.steps, inversion.queries, seconds,
-                evidence[i], inversion.confidence, inversion.confidence_exact,
+                seen[i].tolist(), inversion.confidence, inversion.confidence_exact,
             )
             for i, ((name, length, reference), inversion) in enumerate(zip(part, found, strict=True))
         ]  # fmt: skip
@@ -172,11 +193,12 @@ def _training_texts(
     if not controls:
         return []
     picks = np.random.default_rng([seed, start, 3]).integers(len(controls), size=len(lengths)).tolist()
-    return [inverter.embedder.cut(controls[i], n) or controls[i] for i, n in zip(picks, lengths, strict=True)]
+    return [_cut(inverter, controls[i], n) or controls[i] for i, n in zip(picks, lengths, strict=True)]
 
 
 def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
-    """Rows → scores by length and system, each with n and a bootstrap interval."""
+    """Rows, in whatever order → scores by length and system, each with n and a bootstrap interval."""
+    rows = sorted(rows, key=lambda row: (row.length, int(row.id.rpartition("/")[2])))
     scores: dict[int, dict[str, Scores]] = {}
     for length in sorted({row.length for row in rows}):
         part = [row for row in rows if row.length == length]
@@ -189,7 +211,7 @@ def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
             for system in SYSTEMS
             if all(system in row.texts for row in part)
         }
-    return Evaluation(scores, list(rows), settings)
+    return Evaluation(scores, rows, settings)
 
 
 def evaluate(

@@ -84,18 +84,28 @@ class Inverter:
         first: int = 0,
     ) -> Iterator[Inversion]:
         """Like `invert`, one result at a time. `first` is the number of the first vector, which seeds its search."""
+        for targets, found in self.batches(vectors, config, normalize=normalize, first=first):
+            if self.model.calibration is not None:
+                found = self.model.calibration.rate(found, evidence(self.model, targets, found))
+            yield from found
+
+    def batches(
+        self,
+        vectors: Any,  # noqa: ANN401
+        config: SearchConfig,
+        *,
+        normalize: bool = False,
+        first: int = 0,
+    ) -> Iterator[tuple[np.ndarray, list[Inversion]]]:
+        """(targets [b, d], their inversions without confidence), as many at a time as the search ends together."""
         targets = validate_vectors(vectors, self.embedder.spec, normalize=normalize, first=first)
         stored = storage_dtype(vectors)
         step = integer_step(vectors) if stored in ("int8", "uint8") else None
         tolerance = self.embedder.noise_floor().tolerance(stored, step=step)
         found = Search(self.model, self.embedder, config, tolerance).run(targets, first)
-        if self.model.calibration is None:
-            yield from found
-            return
-        for start in range(0, len(targets), config.targets_at_once):  # as many as the search ends together
+        for start in range(0, len(targets), config.targets_at_once):
             part = targets[start : start + config.targets_at_once]
-            inversions = list(islice(found, len(part)))
-            yield from self.model.calibration.rate(inversions, evidence(self.model, part, inversions))
+            yield part, list(islice(found, len(part)))
 
     @staticmethod
     def search_config(**fields: Any) -> SearchConfig:  # noqa: ANN401

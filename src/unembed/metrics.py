@@ -198,6 +198,11 @@ def words(text: str) -> list[str]:
     return _ASCII_WORD.findall(folded) if folded.isascii() else _tokens(folded, punctuation=False)
 
 
+def tokens(text: str) -> list[str]:
+    """The cased words of `text` and its punctuation marks and symbols, each of these alone, in order."""
+    return _tokens(unicodedata.normalize("NFC", text), punctuation=True)
+
+
 def exact_match(reference: str, prediction: str, *, cased: bool = True) -> bool:
     """Whether the two are the same text, up to whitespace and Unicode form NFC (and up to case with `cased=False`)."""
     reference, prediction = normalize_whitespace(reference), normalize_whitespace(prediction)
@@ -218,12 +223,10 @@ def token_f1(reference: str, prediction: str) -> float:
 def token_set_f1(reference: str, prediction: str) -> float:
     """F1 of the sets of cased tokens, punctuation included: for comparison with published inversion figures.
 
-    Tokens are cut as in `words`, but keep their case, and every punctuation mark or symbol is a token. The published
+    `tokens` are cut as in `words`, but keep their case, and every punctuation mark or symbol is one. The published
     figures come from a Penn-Treebank tokeniser, which cuts contractions and hyphenated words elsewhere.
     """
-    true, predicted = (
-        set(_tokens(unicodedata.normalize("NFC", text), punctuation=True)) for text in (reference, prediction)
-    )
+    true, predicted = set(tokens(reference)), set(tokens(prediction))
     if not true and not predicted:
         return float(exact_match(reference, prediction))
     return 2 * len(true & predicted) / (len(true) + len(predicted))

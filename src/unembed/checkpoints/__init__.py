@@ -92,6 +92,12 @@ def _format(folder: Path) -> Any:  # noqa: ANN401  (a module)
     raise CheckpointError(f"{folder}/config.json is damaged or of a format that this version does not know")
 
 
+def is_corrector(folder: Path) -> bool:
+    """Whether a model folder holds a corrector, which inverts only together with a hypothesizer."""
+    module = _format(folder)
+    return hasattr(module, "is_corrector") and module.is_corrector(folder)
+
+
 def _load_pair(
     module: Any,  # noqa: ANN401
     folders: list[Path],

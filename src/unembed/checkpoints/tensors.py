@@ -98,7 +98,7 @@ def shape(tensors: Mapping[str, Tensor], name: str, folder: Path) -> tuple[int, 
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, tied: Collection[str] = ()) -> None:
-    """Load `tensors` into `module`, which may have no memory still (made on the "meta" device, so that nothing is
+    """Load `tensors` into `module`, that may have no memory yet (made on torch's "meta" device, so that nothing is
     drawn at random to be overwritten): all of them, and nothing but `tied` names may be missing. CheckpointError names
     the first tensor that is missing, unknown, or of another shape."""
     wanted = module.state_dict()

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
-    from unembed.evaluation import Evaluation
+    from collections.abc import Sequence
+
+    from unembed.evaluation import Evaluation, Row
+    from unembed.inverter import Inverter
+    from unembed.processes import Processes
     from unembed.search.types import SearchConfig
 
 COLUMNS = ("exact_uncased", "exact", "token_f1", "bleu", "rouge_l", "chrf", "cosine")
@@ -38,7 +42,8 @@ def evaluate(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Measure an inverter on texts it has not seen, beside two controls.
+    """Measure an inverter on texts it has not seen, beside two controls. Started by torchrun or accelerate launch, the
+    processes share the work.
 
     Args:
         data: text, jsonl or parquet files of held-out texts (also .gz, .xz), or folders of them; with suite, the folder
@@ -71,9 +76,9 @@ def evaluate(
         raise InputError(f"n is {n}: at least 1 text of each length is needed")
     from unembed import suites
     from unembed.cli.console import console, progress
-    from unembed.evaluation import LENGTHS, Row, evaluate_rows, hardware, summarise
+    from unembed.evaluation import LENGTHS, hardware, summarise
     from unembed.inverter import Inverter, load
-    from unembed.results import ResultFile, read_results
+    from unembed.processes import processes
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
 
@@ -97,40 +102,31 @@ def evaluate(
             for part in suites.suite(suite)
         ]  # fmt: skip
     texts = {path: list(read_texts(SourceConfig(path, field=field))) for job in jobs for path in job.data}
-    inverter = load(model, embedder, device=device, dtype=dtype)
-    control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
-    reports = {}
-    for job in jobs:
-        settings = {
-            "model": model, "weights": inverter.model.digest,
-            "embedder": inverter.embedder.spec.to_dict(), "data": job.data, "lengths": job.lengths, "n": job.n,
-            "search": asdict(job.search), "controls": controls,
-        }  # fmt: skip
-        rows: list[Row] = []
-        held_out = [text for path in job.data for text in texts[path]]
-        batches: dict[str, Any] = {"lengths": job.lengths, "n": job.n, "controls": control_texts}
-        with progress(len(job.lengths) * job.n, job.name or "evaluate", quiet) as bar:
-            if job.output is None:
-                for part in evaluate_rows(inverter, held_out, job.search, **batches):
-                    rows += part
-                    bar.update(len(part))
-            else:
-                path = Path(job.output).with_suffix(".rows.jsonl")
-                with ResultFile(path, settings, kind="evaluate", overwrite=overwrite) as file:
-                    bar.update(len(file.done()))
-                    for part in evaluate_rows(inverter, held_out, job.search, **batches, done=file.done()):
-                        file.append([row.to_dict() for row in part])
-                        bar.update(len(part))
-                rows = [Row(**row) for row in read_results(path)[1]]
-        evaluation = summarise(rows, {**settings, **hardware()})
-        if job.output is not None:
-            reports[job.name] = evaluation.to_dict()
-            _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
-        if job.name:
-            console().print(f"{job.name}: {', '.join(job.data)}, {suites.how(asdict(job.search))}", markup=False)
-        console().print(_table(evaluation))
-    if suite is not None and output:
-        _write(Path(output) / "summary.md", suites.summary(reports))
+    with processes() as team:
+        inverter = load(model, embedder, device=team.device(device), dtype=dtype)
+        control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
+        reports = {}
+        for job in jobs:
+            settings = {
+                "model": model, "weights": inverter.model.digest,
+                "embedder": inverter.embedder.spec.to_dict(), "data": job.data, "lengths": job.lengths, "n": job.n,
+                "search": asdict(job.search), "controls": controls,
+            }  # fmt: skip
+            held_out = [text for path in job.data for text in texts[path]]
+            total = -(-len(job.lengths) * job.n // team.count)
+            with progress(total, job.name or "evaluate", quiet or not team.first) as bar:
+                rows = _measure(inverter, held_out, job, settings, control_texts, team, overwrite, bar)
+            if not team.first:
+                continue
+            evaluation = summarise(rows, {**settings, "processes": team.count, **hardware()})
+            if job.output is not None:
+                reports[job.name] = evaluation.to_dict()
+                _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
+            if job.name:
+                console().print(f"{job.name}: {', '.join(job.data)}, {suites.how(asdict(job.search))}", markup=False)
+            console().print(_table(evaluation))
+        if suite is not None and output and team.first:
+            _write(Path(output) / "summary.md", suites.summary(reports))
     return 0
 
 
@@ -144,6 +140,33 @@ class Job:
     lengths: list[int]
     n: int
     output: str | None
+
+
+def _measure(
+    inverter: Inverter, texts: list[str], job: Job, settings: dict[str, Any], controls: Sequence[str],
+    team: Processes, overwrite: bool, bar: Any,  # noqa: ANN401  (tqdm is untyped)
+) -> list[Row]:  # fmt: skip
+    """The rows of a job, of which this process makes its share; all of them in the first process. With an output they
+    are in its .rows.jsonl, and what is there already is not made again."""
+    from unembed.evaluation import Row, evaluate_rows
+    from unembed.processes import shared_file
+    from unembed.results import read_results
+
+    batches: dict[str, Any] = {"lengths": job.lengths, "n": job.n, "controls": controls}
+    batches["share"] = team.rank, team.count
+    if job.output is None:
+        rows: list[Row] = []
+        for part in evaluate_rows(inverter, texts, job.search, **batches):
+            rows += part
+            bar.update(len(part))
+        return [row for share in team.gather(rows) for row in share]
+    path = Path(job.output).with_suffix(".rows.jsonl")
+    with shared_file(path, settings, team, kind="evaluate", overwrite=overwrite) as (file, done):
+        bar.update(len(done) // team.count)
+        for part in evaluate_rows(inverter, texts, job.search, **batches, done=done):
+            file.append([row.to_dict() for row in part])
+            bar.update(len(part))
+    return [Row(**row) for row in read_results(path)[1]]
 
 
 def _write(path: Path, text: str) -> None:

@@ -24,7 +24,7 @@ from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
 from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.embedders.vectors import NORM_TOLERANCE
-from unembed.errors import InputError, SpecMismatch, require
+from unembed.errors import InputError, SpecMismatch, TokensUnknown, require
 
 if TYPE_CHECKING:
     import httpx
@@ -311,7 +311,7 @@ class OpenAICompatibleEmbedder(Embedder):
         """The tokenizer given by the user."""
         if self._tokenizer is None:
             if self.tokenizer is None:
-                raise InputError(
+                raise TokensUnknown(
                     f"{self.id} shows no tokens; give tokenizer= the tokenizer.json of the model to count or cut"
                 )
             from tokenizers import Tokenizer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unembed.embedders.spec import FINGERPRINT_TEXTS, EmbedderSpec, take_fingerprint
-from unembed.errors import InputError
+from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
     from unembed.embedders.noise import NoiseFloor
@@ -81,14 +81,14 @@ class Embedder(ABC):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of the embedder's own tokens in each text, whole texts, special tokens and prefix not counted."""
-        raise InputError(f"embedder {self.spec.id} has no tokenizer here; give it one to count tokens")
+        raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to count tokens")
 
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` that has exactly `n` tokens, as it stands there, without trailing white space.
 
         Returns None if the text has fewer tokens, or (rare, some sub-word tokenizers) none of its starts has that many.
         """
-        raise InputError(f"embedder {self.spec.id} has no tokenizer here; give it one to cut texts by tokens")
+        raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to cut texts by tokens")
 
     def key(self, text: str) -> str:
         """What the embedder can distinguish: two texts with one key are one text to it.

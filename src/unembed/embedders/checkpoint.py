@@ -7,6 +7,7 @@ the Dense and Normalize layers of Sentence-Transformers. Nothing has to be fetch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,17 +77,18 @@ class CheckpointEmbedder(Embedder):
             out[rows] = mean.cpu().numpy()
         return out
 
+    @cached_property
     def _tokens(self) -> Tokenizer:
         return copy_tokenizer(self.tokenizer.backend_tokenizer)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of content tokens in each whole text."""
-        encodings = self._tokens().encode_batch(check_texts(texts, allow_empty=True), add_special_tokens=False)
+        encodings = self._tokens.encode_batch(check_texts(texts, allow_empty=True), add_special_tokens=False)
         return [len(encoding.ids) for encoding in encodings]
 
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
-        return cut_text(self._tokens(), text, n)
+        return cut_text(self._tokens, text, n)
 
     def __repr__(self) -> str:
         return f"CheckpointEmbedder({str(self.folder)!r})"

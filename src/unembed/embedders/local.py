@@ -24,7 +24,7 @@ from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.loading import load_sentence_transformer
 from unembed.embedders.spec import DTYPES, FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
 from unembed.embedders.tokens import collapses_spaces, copy_tokenizer, cut_text, is_cased
-from unembed.errors import InputError
+from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
     import torch
@@ -338,7 +338,7 @@ class SentenceTransformerEmbedder(Embedder):
         """The tokenizer without truncation and padding."""
         _ = self.model
         if self._text_tokenizer is None:
-            raise InputError(
+            raise TokensUnknown(
                 f"embedder {self.path_or_id} has no fast tokenizer, its tokens cannot be counted; use another embedder"
             )
         return self._text_tokenizer

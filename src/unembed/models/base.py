@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unembed.errors import InputError
+
 if TYPE_CHECKING:
     from unembed.confidence import Calibration
     from unembed.embedders.spec import EmbedderSpec
@@ -91,6 +93,11 @@ class InversionModel(ABC):
     @abstractmethod
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         """log p(text | target), or the prior log p(text) without targets, in nats [rows]."""
+
+    def cut(self, text: str, n: int) -> str | None:
+        """The longest start of `text` with exactly n of the model's own tokens, for evaluations beside an embedder that
+        shows none (an API); None if it has fewer. Raises InputError where the model does not know how."""
+        raise InputError("neither the embedder nor the model can cut texts by tokens: give the embedder its tokenizer")
 
     def sample_prior(self, n: int, sampling: Sampling, seed: int = 0) -> list[Hypothesis]:
         """n texts from the model's unconditional prior: the control that shows what a fluent guess is worth."""

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.errors import InputError
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.models.t5_generation import beam_search, write
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from unembed.embedders.spec import EmbedderSpec
@@ -171,6 +174,14 @@ class EncoderDecoderModel(InversionModel):
         rows = [[0] * start + row for row in rows]
         width = max(map(len, rows))
         return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
+
+    @cached_property
+    def _whole(self) -> Tokenizer:
+        """The tokenizer without truncation."""
+        return copy_tokenizer(self.tokenizer.backend_tokenizer)
+
+    def cut(self, text: str, n: int) -> str | None:
+        return cut_text(self._whole, text, n)
 
     def decode(self, ids: Tensor) -> list[str]:
         return self.tokenizer.batch_decode(ids, skip_special_tokens=True)

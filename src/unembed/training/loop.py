@@ -300,7 +300,7 @@ class Trainer:
     def _mean(self, losses: list[Tensor]) -> float:
         """Mean of the losses of the last steps. Raises InputError when one of them is no number, before anything is
         saved."""
-        values = torch.stack(losses).double().cpu()
+        values = torch.stack(losses).cpu().double()
         wrong = (~values.isfinite()).nonzero()
         if len(wrong):
             at = int(wrong[0])
