@@ -137,7 +137,7 @@ def test_the_evaluation_of_the_readme_runs_unchanged(parity_dir, reference, monk
     trainer.sequence_beam_width = 1
     trainer.num_gen_recursive_steps = 1
     found = trainer.evaluate(eval_dataset=train_datasets["validation"])
-    assert found["eval_exact_match"] > 0.6 and found["eval_bleu_score"] > 80 > found["eval_bleu_score_sem"] > 0
+    assert found["eval_exact_match"] > 0.6 and found["eval_bleu_score"] > 80 > found["eval_bleu_score_sem"] >= 0
     assert found["eval_emb_cos_sim"] > 0.99 and found["eval_true_num_tokens"] > 8
     assert found["eval_n_ngrams_match_1"] > found["eval_n_ngrams_match_3"] > 0
     assert list(val_datasets) == ["ag_news"]

@@ -192,7 +192,7 @@ class EncoderDecoderModel(InversionModel):
     ) -> list[list[Hypothesis]]:  # fmt: skip
         """n texts of each row, in batches of about `batch_size` texts; hypotheses of like length together."""
         out: list[list[Hypothesis]] = [[] for _ in targets]
-        read = None if hypotheses is None else self.tokens(hypotheses)
+        read = self.tokens(hypotheses) if hypotheses else None
         order = sorted(range(len(targets)), key=lambda row: 0 if read is None else -len(read[row]))
         rows = max(1, self.batch_size // max(n, sampling.beams))
         for i in range(0, len(targets), rows):

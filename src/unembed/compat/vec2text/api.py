@@ -137,10 +137,16 @@ def invert_embeddings_and_return_hypotheses(
     if corrector.faithful:
         return refine(inverter, _targets(embeddings, corrector), num_steps, width)
     normalize = inverter.embedder.spec.normalized
-    found = inverter.invert(embeddings, steps, width, normalize=normalize, consensus=0)
+    found = inverter.invert(embeddings, steps, width, normalize=normalize, **_search(width))
     texts = [[_text_at(inversion.trace, step) for inversion in found] for step in range(steps + 1)]
     made = [inverter.embedder.encode([text or "." for text in row]) for row in texts]
     return texts, [torch.from_numpy(vectors) for vectors in made]
+
+
+def _search(width: int) -> dict[str, Any]:
+    """How a trained corrector is searched with: its likeliest corrections, of each hypothesis once, find more than
+    samples and word edits do, for a part of the work."""
+    return {"consensus": 0, "hypotheses": 0, "corrections": max(2, width), "sample_corrections": False, "edits": 0}
 
 
 def _targets(embeddings: Any, corrector: Corrector) -> np.ndarray:  # noqa: ANN401
