@@ -35,7 +35,7 @@ from unembed.metrics import cosine, token_f1
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "vs_vec2text.json"
-SYSTEMS = ("vec2text", "unembed", "unembed, faithful", "nanoV2T's loop")
+SYSTEMS = ("vec2text", "unembed", "unembed, bfloat16", "unembed, faithful", "nanoV2T's loop")
 PACKAGES = (
     "torch==2.13.0 transformers==4.57.6 accelerate==1.10.1 datasets==2.21.0 sentence-transformers==3.0.1 numpy==1.26.4 "
     "pyarrow==20.0.0 evaluate nltk tenacity openai"
@@ -243,13 +243,17 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.n, args.base_n, args.repeats = 16, 0, 1
+    report: dict[str, Any] = {"hardware": hardware(), "threads": args.threads, "pairs": {}}
     output = (args.output or RESULTS.with_stem(RESULTS.stem + "-quick" * args.quick)).resolve()
     if not args.pair and not os.environ.get("UNEMBED_PARITY_DIR"):
         parser.error("give the trained pair: --pair FOLDER, or set UNEMBED_PARITY_DIR")
     pair = (args.pair or Path(os.environ["UNEMBED_PARITY_DIR"]) / "vec2text").resolve()
     # Not resolved: the interpreter of an environment is a link to the one it was made from.
     python = args.python.absolute() if args.python else environment(HERE / ".vec2text")
-    report: dict[str, Any] = {"hardware": hardware(), "threads": args.threads, "pairs": {}}
+    if output.exists():  # the pair that is not measured now keeps its figures
+        stored = json.loads(output.read_text(encoding="utf-8"))
+        if {**stored, "pairs": {}} == report:
+            report = stored
     settings = [tuple(map(int, setting.split(","))) for setting in args.settings]
     runs: list[Any] = [("small trained pair", pair, sentences(args.n), args.repeats)]
     if args.only_base:

@@ -73,8 +73,12 @@ def nanov2t() -> Invert:
 
 
 SYSTEMS: dict[str, Callable[[], Invert]] = {
-    "vec2text": theirs, "unembed": ours, "unembed, faithful": lambda: ours(faithful=True), "nanoV2T's loop": nanov2t,
-}  # fmt: skip
+    "vec2text": theirs,
+    "unembed": ours,
+    "unembed, bfloat16": lambda: ours(dtype="bfloat16"),
+    "unembed, faithful": lambda: ours(faithful=True),
+    "nanoV2T's loop": nanov2t,
+}
 
 
 def peak_mb() -> float:

@@ -112,4 +112,4 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path, tied: C
             raise CheckpointError(
                 f"{folder}: the tensor {name} has shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
             )
-    module.to_empty(device="cpu").load_state_dict(dict(tensors), strict=False)
+    module.load_state_dict(dict(tensors), strict=False, assign=True)
