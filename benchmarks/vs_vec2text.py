@@ -164,8 +164,7 @@ def compare(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(pair, folder)
-        os.chdir(folder)
-        embedder = unembed.embedder("checkpoint:jxm/gtr__nq__32", device="cpu")
+        embedder = unembed.embedder(f"checkpoint:{folder / 'jxm' / 'gtr__nq__32'}", device="cpu")
         targets = embedder.encode(texts)
         np.save(folder / "vectors.npy", targets)
         places = {system: python if system == "vec2text" else Path(sys.executable) for system in systems}

@@ -141,6 +141,13 @@ def test_rows_that_have_ended_leave_and_take_their_cache_along(t5, monkeypatch):
     assert sizes[0] == 160 and sizes[-1] < 160
 
 
+def test_one_beam_is_greedy(parity_dir):
+    net = nanov2t.load_pair(parity_dir / "nanov2t" / "stage1", None, CPU, None).hypothesizer
+    targets = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    (one, _), (greedy, _) = (net.generate(targets, sampling=s, max_length=30) for s in (Sampling(beams=1), GREEDY))
+    assert torch.equal(one, greedy)
+
+
 def test_memory_is_that_of_the_texts_not_of_their_square(t5):
     """The cache of a beam search: as many texts as beams, and of the encoder one copy a row."""
     x, mask = inputs(2)

@@ -128,8 +128,10 @@ class EncoderDecoderNetwork(nn.Module):
         """n texts of each row: ids [B · n, T], start token first, padded with 0, and log p [B · n] in nats. max_length:
         ids of a text at most, the start token included."""
         x, mask = self.inputs(targets, hypothesis_ids, hypothesis_vectors)
-        if sampling.beams or (n > 1 and sampling.temperature == 0):
-            return beam_search(self.t5, x, mask, n, max(n, sampling.beams), max_length)
+        width = max(n, sampling.beams) if sampling.beams or sampling.temperature == 0 else 0
+        if width > 1:
+            return beam_search(self.t5, x, mask, n, width, max_length)
+        sampling = GREEDY if width else sampling
         generator = torch.Generator(x.device).manual_seed(seed)
         return write(self.t5, x, mask, n, sampling, max_length, generator)
 

@@ -246,7 +246,9 @@ class Search:
             return "budget"
         if state.step >= config.steps:
             return "steps"
-        return "stalled" if state.since_better >= config.patience or not proposed else ""
+        # Regrowth waits for a round without progress, so one round without any proposal is not the end yet.
+        done = not proposed and state.since_better > 1
+        return "stalled" if done or state.since_better >= config.patience else ""
 
     def _result(self, state: Target) -> Inversion:
         if not state.beam:  # the model wrote nothing but empty texts
