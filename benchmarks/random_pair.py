@@ -69,15 +69,22 @@ def under(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def write_tokenizer(folder: Path) -> None:
     """One token a word, `w3` to `w32127`, so that a text of n words is n tokens wherever it is read again."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "</s>", "<unk>", *(f"▁w{i}" for i in range(3, VOCABULARY))]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.decoder = decoders.Metaspace()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=512, **special).save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made.save(str(folder / "tokenizer.json"))
+    # The name of its class that all versions of transformers know.
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 512,
+        "clean_up_tokenization_spaces": False,
+    }
+    config |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def write_pair(folder: Path, settings: Path) -> None:

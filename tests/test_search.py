@@ -99,6 +99,11 @@ def run(model, embedder, targets=(TRUTH,), first=0, **config):
     return list(made.run(vectors, first))
 
 
+def by_cosine(texts):
+    """Nearest to the truth first."""
+    return [texts[i] for i in np.argsort(-(Words().encode(list(texts)) @ Words().encode([TRUTH])[0]))]
+
+
 def keys(embedder):
     return [embedder.key(text) for text in embedder.asked]
 
@@ -319,6 +324,37 @@ def test_word_edits_alone_put_the_words_in_order(embedder):
     assert found.candidates[0].origin in ("crossover", "substitution", "insertion", "deletion", "move")
 
 
+LIKELIEST = {"sample_corrections": False, "edits": 0, "hypotheses": 0}
+
+
+def test_likeliest_corrections_are_written_once_by_a_beam_search(embedder):
+    asked = []
+
+    class Watched(Listed):
+        def correct(self, targets, hypotheses, hypothesis_vectors, n=1, sampling=GREEDY, seed=0):
+            assert sampling.beams == n == 2 and sampling.temperature == 0
+            asked.append(list(hypotheses))
+            return super().correct(targets, hypotheses, hypothesis_vectors, n, sampling, seed)
+
+    # From the worst on, each is corrected into the next two.
+    chain = ["mat", *reversed(by_cosine(NEAR))]
+    model = Watched(chain[:1], better=lambda texts: [chain[chain.index(t) + 1 :][:2] or [t] for t in texts])
+    [inversion] = run(model, embedder, steps=30, sequence_beam_width=2, patience=30, **LIKELIEST)
+    corrected = [text for texts in asked for text in texts]
+    assert len(corrected) == len(set(corrected)) and set(corrected) == set(chain)
+    # All that was kept is corrected: more rounds would bring the same, and none is made.
+    assert inversion.stopped == "stalled" and inversion.steps < 10 and inversion.queries == len(chain)
+
+
+def test_what_fell_out_of_the_beam_is_corrected_when_nothing_new_is_in_it(embedder):
+    near = by_cosine(NEAR)
+    # The best child leads nowhere; the second best, which a beam of one does not keep, leads to the truth.
+    better = {near[-1]: [near[0], near[1]], near[0]: [near[0]], near[1]: [TRUTH]}
+    model = Listed([near[-1]], better=lambda texts: [better[text] for text in texts])
+    [inversion] = run(model, embedder, steps=5, sequence_beam_width=1, **LIKELIEST)
+    assert inversion.exact and inversion.steps == 3
+
+
 def test_a_model_that_writes_nothing(embedder):
     [found] = run(Listed(["", "  "], ["\n"], [""]), embedder, patience=4)
     assert (found.text, found.exact, found.queries, found.candidates, found.trace) == ("", False, 0, [], [])
@@ -379,7 +415,7 @@ def test_only_the_beam_keeps_vectors(embedder, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", 0), ("corrections", -1), ("variations", -1),
+        ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
         ("edits", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5),
         ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),

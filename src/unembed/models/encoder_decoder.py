@@ -144,8 +144,10 @@ class EncoderDecoderNetwork(nn.Module):
         x, mask = self.inputs(targets, hypothesis_ids, hypothesis_vectors)
         if hasattr(self.t5, "hf_device_map"):  # it lies on several devices
             return plain(self.t5, x, mask, n, sampling, max_length, seed)
-        if sampling.beams or (n > 1 and sampling.temperature == 0):
-            return beam_search(self.t5, x, mask, n, max(n, sampling.beams), max_length)
+        width = max(n, sampling.beams) if sampling.beams or sampling.temperature == 0 else 0
+        if width > 1:
+            return beam_search(self.t5, x, mask, n, width, max_length)
+        sampling = GREEDY if width else sampling
         generator = torch.Generator(x.device).manual_seed(seed)
         return write(self.t5, x, mask, n, sampling, max_length, generator)
 
@@ -207,7 +209,7 @@ class EncoderDecoderModel(InversionModel):
         hypotheses: Sequence[str] | None = None, hypothesis_vectors: np.ndarray | None = None,
     ) -> list[list[Hypothesis]]:  # fmt: skip
         """n texts of each row, in batches of about `batch_size` texts; hypotheses of like length together."""
-        read = None if hypotheses is None else self.tokens(hypotheses)
+        read = self.tokens(hypotheses) if hypotheses else None
         order = sorted(range(len(targets)), key=lambda row: 0 if read is None else -len(read[row]))
 
         def some(part: slice) -> list[list[Hypothesis]]:

@@ -48,6 +48,10 @@ class Target:
     samples: list[str] = field(default_factory=list)
     """What the hypothesizer wrote."""
     seen: set[str] = field(default_factory=set)
+    corrected: set[str] = field(default_factory=set)
+    """Texts whose likeliest corrections were written."""
+    reserve: list[tuple[Candidate, np.ndarray]] = field(default_factory=list)
+    """The best that fell out of the beam before that, as many as the beam is wide, with their embeddings."""
     pool: list[Candidate] = field(default_factory=list)
     beam: list[Candidate] = field(default_factory=list)
     beam_vectors: list[np.ndarray] = field(default_factory=list)
@@ -112,20 +116,19 @@ class Search:
         seed = self._seed(states, step)
         out: list[list[Proposal]] = [[] for _ in states]
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
-        if members and (config.corrections or config.variations):
-            kept = (
-                np.stack([states[i].vector for i, _ in members]),
-                [states[i].beam[member].text for i, member in members],
-                np.stack([states[i].beam_vectors[member] for i, member in members]),
-            )
-            if config.corrections:
-                corrected = self.model.correct(*kept, config.corrections, self.sampling, seed)
-                for (i, _), row in zip(members, corrected, strict=True):
+        if config.corrections:
+            chosen = [(i, *pair) for i, state in enumerate(states) for pair in self._to_correct(state)]
+            sampling = self.sampling if config.sample_corrections else replace(GREEDY, beams=config.corrections)
+            if chosen:
+                kept = _columns([(states[i].vector, candidate.text, vector) for i, candidate, vector in chosen])
+                corrected = self.model.correct(*kept, config.corrections, sampling, seed)
+                for (i, _, _), row in zip(chosen, corrected, strict=True):
                     out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
-            if config.variations:
-                varied = self.model.vary(*kept, config.variations, seed)
-                for (i, _), texts in zip(members, varied, strict=True):
-                    out[i] += [Proposal(text, "variation") for text in texts]
+        if members and config.variations:
+            kept = _columns([(states[i].vector, states[i].beam[m].text, states[i].beam_vectors[m]) for i, m in members])
+            varied = self.model.vary(*kept, config.variations, seed)
+            for (i, _), texts in zip(members, varied, strict=True):
+                out[i] += [Proposal(text, "variation") for text in texts]
         stalled = [(i, member) for i, member in members if states[i].since_better]
         if config.regrown and stalled:
             starts = []
@@ -144,6 +147,16 @@ class Search:
                 out[i] += [Proposal(text, move) for text, move in edited]
         return out
 
+    def _to_correct(self, state: Target) -> list[tuple[Candidate, np.ndarray]]:
+        """What of a target is corrected in this round, with embeddings: the beam, or where corrections are not drawn,
+        what is new in it, or else the best in reserve."""
+        beam = list(zip(state.beam, state.beam_vectors, strict=True))
+        if self.config.sample_corrections:
+            return beam
+        new = [pair for pair in beam if pair[0].text not in state.corrected] or state.reserve[:1]
+        state.corrected.update(candidate.text for candidate, _ in new)
+        return new
+
     def _seed(self, states: Sequence[Target], step: int) -> int:
         return int(np.random.SeedSequence([self.config.seed, states[0].index, step]).generate_state(1)[0])
 
@@ -160,7 +173,7 @@ class Search:
         ]
         if self.config.prior_weight and self.model.has_prior:
             judged = self._weigh(states, judged)
-        for state, row, found in zip(states, fresh, judged, strict=True):
+        for state, proposed, row, found in zip(states, proposals, fresh, judged, strict=True):
             before = state.beam[0].score if state.beam else -np.inf
             self._keep(state, found, [vectors[proposal.text] for proposal in row])
             state.queries += len(row)
@@ -172,7 +185,7 @@ class Search:
                 )
             else:
                 state.since_better += 1
-            state.stopped = self._why_stop(state)
+            state.stopped = self._why_stop(state, proposed=bool(proposed))
 
     def _fresh(self, state: Target, row: list[Proposal]) -> list[Proposal]:
         """Proposals not seen before for this target, within its budget, and marked as seen."""
@@ -216,11 +229,16 @@ class Search:
         """The best `sequence_beam_width` of the beam and what was found; an exact candidate goes before all others."""
         both = list(zip([*state.beam, *found], [*state.beam_vectors, *vectors], strict=True))
         both.sort(key=lambda pair: (pair[0].exact, pair[0].score), reverse=True)
-        del both[self.config.sequence_beam_width :]
+        width = self.config.sequence_beam_width
+        if not self.config.sample_corrections:
+            fallen = [*both[width:], *state.reserve]
+            fallen.sort(key=lambda pair: pair[0].score, reverse=True)
+            state.reserve = [pair for pair in fallen if pair[0].text not in state.corrected][:width]
+        del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
         state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
 
-    def _why_stop(self, state: Target) -> str:
+    def _why_stop(self, state: Target, proposed: bool) -> str:
         config = self.config
         if state.beam and state.beam[0].exact:
             return "exact"
@@ -228,7 +246,9 @@ class Search:
             return "budget"
         if state.step >= config.steps:
             return "steps"
-        return "stalled" if state.since_better >= config.patience else ""
+        # Regrowth waits for a round without progress, so one round without any proposal is not the end yet.
+        done = not proposed and state.since_better > 1
+        return "stalled" if done or state.since_better >= config.patience else ""
 
     def _result(self, state: Target) -> Inversion:
         if not state.beam:  # the model wrote nothing but empty texts
@@ -237,6 +257,12 @@ class Search:
         [agreed] = agreement([best.text], state.samples).tolist()
         how = state.step, state.queries, state.stopped, state.beam, state.trace
         return Inversion(best.text, best.cosine, best.exact, *how, agreed)
+
+
+def _columns(rows: Sequence[tuple[np.ndarray, str, np.ndarray]]) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Rows of (target, text, embedding) → targets [m, d], m texts, embeddings [m, d]."""
+    targets, texts, vectors = zip(*rows, strict=True)
+    return np.stack(targets), list(texts), np.stack(vectors)
 
 
 def search(

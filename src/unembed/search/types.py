@@ -22,9 +22,13 @@ class SearchConfig:
     budget: int | None = None
     """Embedder queries (distinct texts embedded) allowed for each target; None leaves it to `steps`."""
     hypotheses: int = 16
-    """Texts the hypothesizer samples for each target before the first round, when there are rounds."""
+    """Texts the hypothesizer samples for each target, beside the greedy one, before the first round, when there are
+    rounds."""
     corrections: int = 1
     """Corrections written of each kept hypothesis in a round."""
+    sample_corrections: bool = True
+    """Draw the corrections. False: the likeliest by a beam search, and of each hypothesis once, as a second time would
+    bring the same; without other moves a target is given up when all that it keeps are corrected."""
     variations: int = 4
     """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
     edits: int = 16
@@ -45,7 +49,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         least = {
-            "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 0, "variations": 0,
+            "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
             "edits": 0, "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
