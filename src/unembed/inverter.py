@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class Inverter:
             seed: same seed, same vectors, same results.
             normalize: scale the vectors to unit length instead of insisting that they have it.
             progress: called with each result as soon as it is there.
-            search: further fields of `SearchConfig`.
+            search: further fields of `SearchConfig`; those not given are as the model's family is best searched.
 
         Returns:
             One Inversion for each vector, in order.
@@ -66,6 +67,7 @@ class Inverter:
         Raises:
             InputError: vectors that are not this embedder's (dimension, NaN, zero, length), in one line.
         """
+        search = {**self.model.search_fields(sequence_beam_width), **search}
         config = self.search_config(
             steps=steps, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed, **search
         )
@@ -119,6 +121,12 @@ class Inverter:
         except TypeError as error:
             known = ", ".join(SearchConfig.__dataclass_fields__)
             raise InputError(f"{str(error).split('__init__() ')[-1]}; the search knows: {known}") from error
+
+    def suited(self, config: SearchConfig) -> SearchConfig:
+        """`config`, and where it is silent what this model's family is best searched with."""
+        silent, fields = SearchConfig(), self.model.search_fields(config.sequence_beam_width)
+        fields = {name: value for name, value in fields.items() if getattr(config, name) == getattr(silent, name)}
+        return replace(config, **fields)
 
     def interpolate(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def evaluate(
         inverter = load(model, embedder, device=team.device(device), dtype=dtype)
         control_texts = list(read_texts(SourceConfig(controls))) if controls else inverter.model.controls
         reports = {}
-        for job in jobs:
+        for job in [replace(job, search=inverter.suited(job.search)) for job in jobs]:
             settings = {
                 "model": model, "weights": inverter.model.digest,
                 "embedder": inverter.embedder.spec.to_dict(), "data": job.data, "lengths": job.lengths, "n": job.n,

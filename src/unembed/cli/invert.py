@@ -88,6 +88,7 @@ def invert(
     if plot:
         require("matplotlib", "plot")
     inverter = load(model, embedder, device=device, dtype=dtype)
+    config = inverter.suited(config)
     kept, rows, done = [], [], set()
     file = None
     if output is not None:

@@ -253,6 +253,13 @@ class EncoderDecoderModel(InversionModel):
             return [[] for _ in hypotheses]
         return self.write(self.corrector, targets, n, sampling, seed, hypotheses, hypothesis_vectors)
 
+    def search_fields(self, sequence_beam_width: int) -> dict[str, Any]:
+        """The likeliest corrections, of each hypothesis once, find more than samples and word edits do, for a part of
+        the work."""
+        if self.corrector is None:
+            return {}
+        return {"hypotheses": 0, "corrections": max(2, sequence_beam_width), "sample_corrections": False, "edits": 0}
+
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:
             raise InputError("an encoder-decoder model has no prior: set prior_weight to 0")

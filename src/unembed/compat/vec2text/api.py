@@ -21,7 +21,6 @@ from unembed.embedders.spec import DTYPES, UNKNOWN
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.models.base import InversionModel
-from unembed.models.encoder_decoder import EncoderDecoderModel
 from unembed.search.types import Inversion
 
 
@@ -154,13 +153,9 @@ def invert_embeddings_and_return_hypotheses(
 
 
 def _search(embeddings: Any, corrector: Corrector, steps: int, width: int) -> list[Inversion]:  # noqa: ANN401
-    """What unembed's own search finds; mixtures of unit vectors are brought to unit length. The likeliest corrections
-    of a T5, of each hypothesis once, find more than samples and word edits do, for a part of the work."""
-    model, width = corrector.model, max(1, width)
-    fields: dict[str, Any] = {}
-    if isinstance(model, EncoderDecoderModel) and model.corrector is not None:
-        fields = {"hypotheses": 0, "corrections": max(2, width), "sample_corrections": False, "edits": 0}
-    return corrector.inverter.invert(embeddings, steps, width, normalize=model.spec.normalized, **fields)
+    """What unembed's own search finds; mixtures of unit vectors are brought to unit length."""
+    normalize = corrector.model.spec.normalized
+    return corrector.inverter.invert(embeddings, steps, max(1, width), normalize=normalize)
 
 
 def _targets(embeddings: Any, corrector: Corrector) -> np.ndarray:  # noqa: ANN401
