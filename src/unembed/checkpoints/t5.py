@@ -6,17 +6,19 @@ holds none of its sizes.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unembed.checkpoints.tensors import fill, shape
-from unembed.errors import CheckpointError
+from unembed.errors import CheckpointError, InputError
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ class T5Pair:
 
 TIED = ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Copies of shared.weight in T5 1.0: .bin files hold them, safetensors files do not."""
+TIED_INPUTS = ("t5.encoder.embed_tokens.weight", "t5.decoder.embed_tokens.weight")
+"""Copies of shared.weight in every T5, also where the output embeddings are their own (1.1)."""
+SPEC = "embedder.json"
+"""The embedder's spec in full, which neither format has a place for; other programs do not look at it."""
 
 
 def t5_config(tensors: Mapping[str, Tensor], folder: Path) -> T5Config:
@@ -95,6 +101,7 @@ def network(
     *,
     layer_norm: bool,
     masked_start: bool,
+    feedback: bool = True,
 ) -> EncoderDecoderNetwork:
     """A network of a T5's tensors and those of its projectors: target.{0,3}.*, and for a corrector hypothesis.*,
     difference.* and, with `layer_norm`, norm.*. On the CPU, in the precision of the file, for inference."""
@@ -107,7 +114,7 @@ def network(
         raise CheckpointError(f"{folder}: the projector's output is no multiple of the T5's width {config.d_model}")
     projection = ProjectionConfig(
         dim, tokens, hidden, corrector="difference.0.weight" in projectors, layer_norm=layer_norm,
-        masked_start=masked_start,
+        masked_start=masked_start, feedback=feedback,
     )  # fmt: skip
     net = EncoderDecoderNetwork(T5ForConditionalGeneration(config), projection)
     tensors = {**{f"t5.{name}": tensor for name, tensor in t5_tensors.items()}, **projectors}
@@ -116,6 +123,49 @@ def network(
     if config.tie_word_embeddings and net.t5.lm_head.weight.data_ptr() != net.t5.shared.weight.data_ptr():
         raise CheckpointError(f"{folder}: the output embeddings could not be tied to the input embeddings")
     return net.eval().requires_grad_(False)
+
+
+def read_spec(folder: Path) -> EmbedderSpec | None:
+    """The embedder of a model that was trained here; None in folders of other programs, which do not say it all."""
+    from unembed.embedders.spec import EmbedderSpec
+
+    try:
+        return EmbedderSpec.from_dict(json.loads((folder / SPEC).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, InputError) as error:
+        raise CheckpointError(f"{folder / SPEC} is damaged ({error}): copy the model again") from error
+
+
+def write(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    spec: EmbedderSpec,
+) -> None:
+    """A model folder of either format. `tensors` without copies of the tied ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / SPEC).write_text(json.dumps(spec.to_dict(), indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+
+
+def stored(net: EncoderDecoderNetwork, names: Mapping[str, str], t5: str) -> dict[str, Tensor]:
+    """A network's tensors by their names on disk: `t5` before those of the T5 (copies of tied ones left out), and for
+    the projectors our beginning of a name → theirs."""
+    tied = [f"t5.{name}" for name in TIED] if net.t5.config.tie_word_embeddings else TIED_INPUTS
+    out = {}
+    for name, tensor in net.state_dict().items():
+        if name.startswith("t5."):
+            if name not in tied:
+                out[t5 + name.removeprefix("t5.")] = tensor
+        else:
+            start = next(start for start in names if name.startswith(start))
+            out[names[start] + name.removeprefix(start)] = tensor
+    return out
 
 
 def tokenizer(folder: Path, backbone: str) -> PreTrainedTokenizerBase:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from unembed.checkpoints.t5 import T5Pair, network, tokenizer
+from unembed.checkpoints.t5 import T5Pair, network, read_spec, stored, tokenizer, write
 from unembed.checkpoints.tensors import architecture, read_config, read_tensors
 from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError
@@ -80,6 +80,8 @@ class Checkpoint:
         dim = next((shapes[n][1] for n in shapes if re.match(r"embedding_transform(_1)?\.0\.weight", n)), None)
         if dim is None:
             raise CheckpointError(f"{self.folder} lacks the tensor embedding_transform.0.weight: copy the model again")
+        if spec := read_spec(self.folder):
+            return spec
         name = self.config.get("embedder_model_api") or self.config.get("embedder_model_name")
         if not name:
             raise CheckpointError(f"{self.folder}/config.json names no embedder (embedder_model_name): copy it again")
@@ -101,7 +103,14 @@ class Checkpoint:
         t5 = {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
         rest = {name: t for name, t in self.tensors.items() if not name.startswith((start, "embedder."))}
         projectors = _projectors(_modern(rest, is_corrector(self.folder)))
-        return network(t5, projectors, self.folder, layer_norm="norm.weight" in projectors, masked_start=True)
+        return network(
+            t5,
+            projectors,
+            self.folder,
+            layer_norm="norm.weight" in projectors,
+            masked_start=True,
+            feedback=not self.config.get("corrector_ignore_hypothesis_embedding"),
+        )
 
 
 def load_pair(hypothesizer: Path, corrector: Path | None, device: torch.device, dtype: torch.dtype | None) -> T5Pair:
@@ -117,6 +126,44 @@ def load_pair(hypothesizer: Path, corrector: Path | None, device: torch.device, 
         hypothesis_tokens=(second or first).length,
         embedder=f"checkpoint:{hypothesizer}" if first.embedder_tensors() else None,
     )
+
+
+def save(
+    net: EncoderDecoderNetwork,
+    folder: Path,
+    *,
+    backbone: str,
+    tokenizer: PreTrainedTokenizerBase,
+    spec: EmbedderSpec,
+    max_tokens: int,
+) -> None:
+    """Write a hypothesizer's or a corrector's folder. backbone: the T5 by its name on the hub. max_tokens: of the texts
+    it was trained on, `</s>` included."""
+    corrector = net.config.corrector
+    names = {ours: theirs for theirs, ours in PROJECTORS.items() if corrector or theirs == "embedding_transform."}
+    if corrector:
+        names["target."] = "embedding_transform_1."
+    known = {recipe["id"]: name for name, recipe in RECIPES.items()}
+    api = spec.id.removeprefix("openai:") if spec.id.startswith("openai:") else None
+    config = {
+        "architectures": [CORRECTOR if corrector else HYPOTHESIZER],
+        "model_name_or_path": backbone,
+        "embedder_model_name": "gtr_base" if api else known.get(spec.id, spec.id),
+        "embedder_model_api": api,
+        "max_seq_length": max_tokens,
+        "num_repeat_tokens": net.config.tokens,
+        "corrector_ignore_hypothesis_embedding": not net.config.feedback,
+        "use_frozen_embeddings_as_input": True,
+        "embedder_torch_dtype": "float32",
+        "embedding_transform_strategy": "repeat",
+        "embedder_no_grad": True,
+        "embedder_fake_with_zeros": False,
+        "embeddings_from_layer_n": None,
+        "encoder_dropout_disabled": False,
+        "decoder_dropout_disabled": False,
+        "use_lora": False,
+    }
+    write(folder, stored(net, names, "encoder_decoder."), config, tokenizer, spec)
 
 
 def _modern(tensors: dict[str, Tensor], corrects: bool) -> dict[str, Tensor]:

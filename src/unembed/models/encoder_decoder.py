@@ -46,6 +46,8 @@ class ProjectionConfig:
     """Normalise the corrector's whole input, hypothesis tokens included."""
     masked_start: bool = False
     """A masked start token stands in front of the hypothesis' tokens."""
+    feedback: bool = True
+    """The corrector sees the hypothesis' vector; without (an ablation), the target's in its place."""
 
 
 class Projector(nn.Sequential):
@@ -88,7 +90,7 @@ class EncoderDecoderNetwork(nn.Module):
         if not self.config.corrector:
             return soft, torch.ones(soft.shape[:2], dtype=torch.long, device=soft.device)
         assert hypothesis_ids is not None and hypothesis_vectors is not None
-        vectors = hypothesis_vectors.to(dtype)
+        vectors = hypothesis_vectors.to(dtype) if self.config.feedback else targets
         B, S = hypothesis_ids.shape
         table = self.t5.get_input_embeddings()
         sep = table.weight[self.t5.config.eos_token_id].expand(B, 1, -1)  # B 1 D
