@@ -49,8 +49,8 @@ def is_corrector(folder: Path) -> bool:
 def load_pair(hypothesizer: Path, corrector: Path | None, device: torch.device, dtype: torch.dtype | None) -> T5Pair:
     """The networks of one or two folders, with tokenizer and the spec of their embedder. Raises CheckpointError."""
     config = read_config(hypothesizer)
-    first = _network(hypothesizer)
-    second = None if corrector is None else _network(corrector)
+    first = load_network(hypothesizer)
+    second = None if corrector is None else load_network(corrector)
     place: dict[str, Any] = {"device": device, "dtype": dtype or torch.float32}
     name, spec = config.get("embedder_name_or_path"), read_spec(hypothesizer)
     length = int(config.get("max_seq_length") or LENGTH)
@@ -94,7 +94,8 @@ def save(
     write(folder, stored(net, names, ""), config, tokenizer, spec)
 
 
-def _network(folder: Path) -> EncoderDecoderNetwork:
+def load_network(folder: Path) -> EncoderDecoderNetwork:
+    """The network alone, on the CPU."""
     t5, projectors = {}, {}
     for name, tensor in read_tensors(folder).items():
         name = name.removeprefix("_orig_mod.")  # of a compiled module, in mid-training files

@@ -128,6 +128,11 @@ def load_pair(hypothesizer: Path, corrector: Path | None, device: torch.device, 
     )
 
 
+def load_network(folder: Path) -> EncoderDecoderNetwork:
+    """The network alone, on the CPU."""
+    return Checkpoint(folder).network()
+
+
 def save(
     net: EncoderDecoderNetwork,
     folder: Path,

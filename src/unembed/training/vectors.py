@@ -133,6 +133,14 @@ def reserve(file: Path, shape: tuple[int, int], dtype: str) -> None:
             left -= out.write(zeros[:left])
 
 
+def finished(path: Path, command: str = "unembed embed") -> bool:
+    """Whether `path` is a folder that `command` wrote to its end."""
+    if not (path / "meta.json").exists():
+        return False
+    meta = read_meta(path, command)
+    return meta["done"] == meta["count"]
+
+
 def read_meta(path: Path, command: str = "unembed embed") -> dict:
     """meta.json of a folder that `command` wrote; StorageError where there is none."""
     try:
