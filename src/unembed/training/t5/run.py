@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -17,7 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, T5ForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from unembed.checkpoints import nanov2t, vec2text
 from unembed.devices import resolve_device
@@ -30,6 +38,7 @@ from unembed.training.t5.prepare import Preparation
 
 log = logging.getLogger("unembed.train")
 
+STATE = "trainer_state.json"
 FORMATS: dict[str, ModuleType] = {"vec2text": vec2text, "nanov2t": nanov2t}
 
 
@@ -49,10 +58,17 @@ def train(config: T5TrainConfig) -> Path:
     train_rows, held = prepared.rows()
     trainer = T5Trainer(config, arguments, prepared, train_rows, held)
     last = last_whole(output)
-    if last is not None:
-        log.info("going on from %s", last)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    trainer.save_state()
+    state = last and TrainerState.load_from_json(str(last / STATE))
+    if state and state.global_step >= steps_of(
+        arguments, len(train_rows)
+    ):  # done: the Trainer would take one more step
+        trainer.state = state
+        trainer._load_best_model()
+    else:
+        if last:
+            log.info("going on from %s", last)
+        trainer.train(resume_from_checkpoint=last and str(last))
+        trainer.save_state()
     writing = output / ".model-writing"
     trainer.save_model(str(writing))
     if processes.rank == 0:
@@ -60,6 +76,13 @@ def train(config: T5TrainConfig) -> Path:
         os.replace(writing, output / "model")
     processes.wait()
     return output / "model"
+
+
+def steps_of(arguments: TrainingArguments, rows: int) -> int:
+    """Steps of the whole run."""
+    batches = math.ceil(rows / (arguments.per_device_train_batch_size * arguments.world_size))
+    epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
+    return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * epoch)
 
 
 def wait() -> None:
@@ -196,7 +219,7 @@ class T5Trainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
-            self._read(Path(str(self.state.best_model_checkpoint)))
+            self._read(Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}")
 
     def _read(self, folder: Path) -> None:
         stored = FORMATS[self.recipe.family].load_network(folder).state_dict()
@@ -252,9 +275,9 @@ def checkpoints(output: Path) -> list[Path]:
 
 
 def is_whole(folder: Path) -> bool:
-    """The Trainer writes trainer_state.json last."""
+    """The Trainer writes its state last."""
     try:
-        return isinstance(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")), dict)
+        return isinstance(json.loads((folder / STATE).read_text(encoding="utf-8")), dict)
     except (OSError, ValueError):
         return False
 
