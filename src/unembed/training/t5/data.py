@@ -97,7 +97,7 @@ class Rows:
     labels: TokenRows
     used: np.ndarray
     vectors: np.ndarray | None = None
-    texts: Sequence[str] | None = None
+    texts: PackedTexts | None = None
     hypotheses: HypothesisFolder | None = None
     hypothesis_tokens: TokenRows | None = None
 

@@ -203,7 +203,7 @@ def without_dropout(module: nn.Module) -> None:
         if isinstance(part, nn.Dropout):
             part.p = 0.0
         elif isinstance(getattr(part, "dropout", None), float):
-            part.dropout = 0.0
+            setattr(part, "dropout", 0.0)  # noqa: B010  (a module's plain attribute, which mypy takes for a tensor)
 
 
 def _unfetched(what: str, name: str, error: Exception) -> CheckpointError:

@@ -219,7 +219,9 @@ class T5Trainer(Trainer):
         if self.is_fsdp_enabled:
             super()._load_best_model()
         else:
-            self._read(Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}")
+            self._read(
+                Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step or self.state.global_step}"
+            )
 
     def _read(self, folder: Path) -> None:
         stored = FORMATS[self.recipe.family].load_network(folder).state_dict()
