@@ -191,6 +191,19 @@ def test_on_the_fly_with_noise_and_without_feedback(base, trained, tmp_path, min
     assert torch.equal(one, other)
 
 
+def test_a_corrector_with_another_tokenizer_than_its_hypothesizer(base, trained, tmp_path):
+    first, _ = trained["nanov2t"]
+    other = T5TrainConfig(**{**vars(base(tmp_path / "x")), "stage": "corrector", "hypothesizer": first.output,
+                             "tokenizer": tokenizer_of(tmp_path)})  # fmt: skip
+    with pytest.raises(InputError, match="another tokenizer"):
+        train(other)
+
+
+def tokenizer_of(folder):
+    train_tokenizer(iter(["some other words than those of letters"] * 9), 60, folder / "tokenizer")
+    return str(folder / "tokenizer")
+
+
 def test_noise_is_added_to_the_targets(texts, tokenizer):
     rows = Rows(TokenRows(texts[:50], tokenizer, 16), np.arange(50), np.zeros((50, 384), dtype=np.float32))
     items = [rows[i] for i in range(50)]
@@ -255,6 +268,7 @@ def test_a_full_disk(base, tmp_path, monkeypatch):
         train(base(tmp_path / "run", max_steps=2, eval_steps=1, save_steps=1))
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(base, tmp_path, texts, minilm):
     """The same global batch, of rows of different lengths; dropout off, because each process draws its own."""
     same = {"scratch": replace(SIZES, dropout_rate=0.0), "max_steps": 6, "eval_steps": 3, "save_steps": 3}
@@ -429,6 +443,11 @@ def test_dropout_is_off_where_it_is_disabled():
         ({"family": "bert"}, "family 'bert' is unknown"),
         ({"texts": []}, "give texts"),
         ({"stage": "corrector"}, "needs the hypothesizer"),
+        (
+            {"stage": "corrector", "hypothesizer": "h", "family": "nanov2t", "ignore_hypothesis_embedding": True},
+            "no place",
+        ),
+        ({"precompute": False, "arguments": {"dataloader_num_workers": 2}}, "dataloader_num_workers"),
         ({"hypotheses": "h"}, "belong to stage corrector"),
         ({"stage": "corrector", "hypothesizer": "h", "noise": 0.1}, "precompute: false"),
         ({"vectors": "v", "precompute": False}, "vectors are precomputed"),
@@ -483,7 +502,7 @@ def test_a_vec2text_command_line_is_translated(command, refused):
     assert "quotes" in refused("train", "--from-vec2text-args", "run.py --exp_name 'a")
 
 
-def test_nanov2t_keys_are_translated(command, tmp_path):
+def test_nanov2t_keys_are_translated(command, refused, tmp_path):
     theirs = {
         "draft_dir": "x", "embedder_name_or_path": "sentence-transformers/gtr-t5-base", "expanding_factor": 16,
         "dataset_name_or_path": "jxm/nq_corpus_dpr", "warmup_ratio": 0.0053, "per_device_train_batch_size": 512,
@@ -496,6 +515,7 @@ def test_nanov2t_keys_are_translated(command, tmp_path):
     assert code == 0 and "# hypothesizer: not named" in out
     assert (config.family, config.stage, config.warmup_steps, config.eval_steps) == ("nanov2t", "corrector", 0.0053, 0)
     assert config.texts[0].path == "nq" and config.arguments == {"torch_compile": True}
+    assert "holds no keys" in refused("train", "--from-nanov2t-config", tmp_path / "absent.yaml")
 
 
 def test_every_translated_key_is_a_key_of_ours():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from unembed.cli.console import console, typed
-from unembed.errors import require
+from unembed.errors import InputError, require
 from unembed.training.config import TrainConfig
 from unembed.training.t5.config import T5TrainConfig
 
@@ -36,6 +37,8 @@ def train(config: TrainConfig | T5TrainConfig) -> int:
         from unembed.training.loop import train as run
 
         run(config)
+    if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks for all
+        return 0
     console().print(
         f'the model is in {config.output}/model; try: unembed invert --model {model} --text "…"', markup=False
     )
@@ -57,7 +60,9 @@ def translated(arguments: Sequence[str]) -> str | None:
     if line:
         return foreign.as_yaml(*foreign.from_vec2text(line[-1]))
     if file:
-        return foreign.as_yaml(*foreign.from_nanov2t(_keys(file[-1])))
+        if not (keys := _keys(file[-1])):
+            raise InputError(f"{file[-1]} holds no keys: give a YAML file of nanoV2T")
+        return foreign.as_yaml(*foreign.from_nanov2t(keys))
     return None
 
 

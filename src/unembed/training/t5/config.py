@@ -19,12 +19,17 @@ class T5Sizes:
     """A T5 from scratch, for runs without a pretrained one."""
 
     d_model: int = 128
+    """Width."""
     d_ff: int = 512
+    """Hidden width of the feed-forward layers."""
     d_kv: int = 32
+    """Width of a head."""
     num_heads: int = 4
+    """Attention heads of a layer."""
     num_layers: int = 2
     """Of the encoder, and of the decoder."""
     dropout_rate: float = 0.1
+    """Also of the projectors."""
     vocab_size: int = 4096
     """At most; of the tokenizer that is trained on the texts where `tokenizer` names none."""
 
@@ -52,6 +57,7 @@ class T5TrainConfig:
     embedder: str = "all-MiniLM-L6-v2"
     """Any that `unembed embed` knows, also behind an API."""
     embedder_dtype: str = "float32"
+    """Precision that the embedder computes in."""
     store: str = "float32"
     """Precision in which precomputed vectors are kept: float32 or float16."""
     backbone: str = "t5-base"
@@ -66,7 +72,9 @@ class T5TrainConfig:
     max_seq_length: int = 32
     """Tokens of a text; vec2text counts the closing `</s>`, nanoV2T does not."""
     encoder_dropout_disabled: bool = False
+    """No dropout in the T5's encoder."""
     decoder_dropout_disabled: bool = False
+    """No dropout in its decoder."""
     layer_norm: bool = True
     """Normalise the corrector's whole input (nanoV2T's layer_norm_after_projection; vec2text always does)."""
     noise: float = 0.0
@@ -74,6 +82,7 @@ class T5TrainConfig:
     use_less_data: int | None = None
     """Only the first so many texts, those held out included."""
     max_eval_samples: int = 500
+    """Texts held out, at most."""
     hypothesizer: str | None = None
     """Corrector: the model that writes the first hypotheses, by folder, run or hub id."""
     hypotheses: str | None = None
@@ -82,29 +91,39 @@ class T5TrainConfig:
     ignore_hypothesis_embedding: bool = False
     """Corrector without feedback (an ablation): it sees the target's vector in place of the hypothesis'."""
     learning_rate: float = 1e-3
+    """Of AdamW, after the warm-up."""
     lr_scheduler: str = "constant_with_warmup"
     """Any of transformers' schedules: linear, cosine, constant_with_warmup…"""
     warmup_steps: float = 2500
     """Steps of rising learning rate; below 1 a share of all steps."""
     epochs: float = 100
+    """Passes over the texts."""
     max_steps: int | None = None
     """Stop after so many steps, whatever `epochs` says."""
     batch_size: int = 128
     """Texts of a step on each process."""
     eval_batch_size: int = 128
+    """Texts at a time where nothing is learned: held-out loss, hypotheses."""
     gradient_accumulation_steps: int = 1
+    """Batches of a step."""
     weight_decay: float = 0.0
+    """Of AdamW, on the matrices."""
     adam_epsilon: float = 1e-6
+    """Of AdamW."""
     max_grad_norm: float = 1.0
+    """Longer gradients are shortened to this length."""
     group_by_length: bool = True
     """Texts of about one length in a batch, so that little is padding."""
     bf16: bool = True
     """Compute in bfloat16; weights and optimiser stay in float32."""
     seed: int = 42
+    """Of new weights, dropout, noise and the order of rows."""
     device: str | None = None
     """cpu, or by default the accelerator there is, one for each process."""
     threads: int | None = None
+    """Of the CPU."""
     logging_steps: int = 100
+    """Write the loss every so many steps."""
     eval_steps: int = 5000
     """Measure the loss on held-out texts every so many steps; 0 after each epoch."""
     save_steps: int = 5000
@@ -125,7 +144,7 @@ class T5TrainConfig:
             raise InputError("give texts to train on, or vectors (a folder made by unembed embed)")
         if self.vectors and not self.precompute:
             raise InputError("vectors are precomputed: leave them out, or leave precompute on")
-        self._check_corrector()
+        self._check_stage()
         if self.device not in (None, "cpu"):
             raise InputError(f"device is '{self.device}': give cpu, or leave it out for the accelerator there is")
         counts = ("num_repeat_tokens", "batch_size", "eval_batch_size", "max_eval_samples", "logging_steps", "keep")
@@ -141,13 +160,17 @@ class T5TrainConfig:
                 "kept, so each must have been measured (0 and 0: after each epoch)"
             )
 
-    def _check_corrector(self) -> None:
+    def _check_stage(self) -> None:
         if self.corrects and not self.hypothesizer and not self.hypotheses:
             raise InputError("stage corrector needs the hypothesizer that it is to correct: give its folder")
         if self.corrects and not self.precompute and (self.hypotheses or not self.hypothesizer):
             raise InputError("hypotheses are precomputed: give a hypothesizer instead, or leave precompute on")
         if not self.corrects and (self.hypothesizer or self.hypotheses or self.ignore_hypothesis_embedding):
             raise InputError("hypothesizer, hypotheses and ignore_hypothesis_embedding belong to stage corrector")
+        if self.ignore_hypothesis_embedding and self.family != "vec2text":
+            raise InputError("ignore_hypothesis_embedding is vec2text's: nanoV2T's format has no place for it")
+        if not self.precompute and self.arguments.get("dataloader_num_workers"):
+            raise InputError("without precompute the embedder works in this process: leave dataloader_num_workers at 0")
         if self.noise < 0 or (self.noise and self.corrects and self.precompute):
             raise InputError(
                 "noise must be 0 or more, and its hypotheses are written anew each time: for a corrector set "

@@ -79,6 +79,11 @@ class Preparation:
         if self.hypothesizer is None:
             model = load_model(config.hypothesizer, self.device, calibrated=False)
             check_match(model.spec, self.embedder.spec, expected_name="the hypothesizer", actual_name="the embedder")
+            if isinstance(model, EncoderDecoderModel) and model.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+                raise InputError(
+                    f"{config.hypothesizer} has another tokenizer than this corrector would have: a pair shares one; "
+                    "give its folder as tokenizer"
+                )
             if isinstance(model, EncoderDecoderModel):  # start token, text, </s>
                 model.max_tokens, model.batch_size = config.label_tokens + 1, config.eval_batch_size
             self.hypothesizer = model

@@ -53,6 +53,8 @@ def train(config: T5TrainConfig) -> Path:
     processes = Processes(arguments.process_index, arguments.world_size, wait)
     if processes.rank == 0:
         claim(output, config.identity)
+    else:
+        log.setLevel(logging.WARNING)
     processes.wait()
     prepared = Preparation(config, processes, arguments.device)
     train_rows, held = prepared.rows()
@@ -114,6 +116,7 @@ def training_arguments(config: T5TrainConfig) -> TrainingArguments:
                 "use_cpu": cpu,
                 "ddp_backend": "gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
                 "logging_steps": config.logging_steps,
+                "logging_nan_inf_filter": False,  # it would make an accelerator wait at each step
                 "eval_strategy": every,
                 "eval_steps": config.eval_steps or None,
                 "save_strategy": every,
