@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-HELP = re.compile(r"^<!-- help: ([a-z ]*)-->$", re.M)
+HELP = re.compile(r"^<!-- help: ([a-z0-9 -]*)-->$", re.M)
 FILE = re.compile(r"^<!-- file: (\S+) -->$", re.M)
 
 

@@ -75,7 +75,7 @@ def test_embed_onto_a_full_disk(command, refused, tmp_path, txt, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_vectors, "_reserve", full)
+        patched.setattr(training_vectors, "reserve", full)
         message = refused("embed", "--input", txt, "-o", tmp_path / "folder")
     assert "No space left on device" in message and "free space" in message
     assert "(6 embedded now)" in command("embed", "--input", txt, "-o", tmp_path / "folder")[1]

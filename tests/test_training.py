@@ -479,9 +479,9 @@ def test_a_full_disk_while_writing_vectors(texts, minilm, tmp_path, monkeypatch)
         with pytest.raises(StorageError, match="No space left on device.*free space"):
             write_vectors(texts[:8], minilm, tmp_path / "v")
     with monkeypatch.context() as patch:  # later, while it says how far it is
-        calls = iter([False, False, True])
-        note = training_vectors._write_meta
-        patch.setattr(training_vectors, "_write_meta", lambda *args: full() if next(calls) else note(*args))
+        calls = iter([False, True])
+        mark = training_vectors._mark
+        patch.setattr(training_vectors, "_mark", lambda *args: full() if next(calls) else mark(*args))
         with pytest.raises(StorageError, match="free space"):
             write_vectors(texts[:8], minilm, tmp_path / "v", chunk=2)
     assert write_vectors(texts[:8], minilm, tmp_path / "v", chunk=2) == 6

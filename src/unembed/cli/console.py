@@ -17,6 +17,18 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
 
 
+def typed(arguments: Sequence[str], flag: str) -> list[str]:
+    """What was typed after each occurrence of a flag, in order. Parsed values are read as YAML, which makes nothing of
+    the texts "null", "~" and "#5"."""
+    out = []
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            out.append(arguments[i + 1])
+        elif argument.startswith(f"{flag}="):
+            out.append(argument.removeprefix(f"{flag}="))
+    return out
+
+
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
     """A table of `columns` (heading, "left" or "right")."""
     out = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)

@@ -19,7 +19,7 @@ def embed(
     dtype: str = "float32",
     quiet: bool = False,
 ) -> int:
-    """Turn texts into vectors.
+    """Turn texts into vectors. Several processes (torchrun) share the work.
 
     Args:
         input: text, jsonl or parquet files (also .gz, .xz), folders of them, or hf:NAME; one text a line.
@@ -37,6 +37,7 @@ def embed(
     from unembed.embedders import embedder as open_embedder
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
+    from unembed.training.shares import started
     from unembed.training.vectors import write_vectors
 
     inputs = [input] if isinstance(input, str) else input
@@ -48,11 +49,14 @@ def embed(
     folder = target.with_name(target.name + ".partial") if single else target
     if single and target.exists():
         raise InputError(f"{target} exists already: delete it or choose another output")
-    with progress(len(texts), "embed", quiet) as bar:
+    processes = started(cpu=device == "cpu")
+    with progress(len(texts), "embed", quiet or processes.rank > 0) as bar:
         fresh = write_vectors(
             texts, open_embedder(embedder, device=device, dtype=dtype), folder, dtype=store,
-            progress=lambda done, total: bar.update(done - bar.n),
+            progress=lambda done, total: bar.update(done - bar.n), processes=processes,
         )  # fmt: skip
+    if processes.rank > 0:
+        return 0
     if single:
         try:
             (folder / "vectors.npy").replace(target)

@@ -19,11 +19,13 @@ from typing import Any, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 import unembed
+from unembed.cli.console import typed
 from unembed.errors import UnembedError
 
 COMMANDS = {
     "invert": "turn vectors (or a text's vector) back into text",
     "embed": "turn texts into vectors",
+    "hypothesize": "write the first hypotheses that a corrector is trained on",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
@@ -59,7 +61,8 @@ def fail(message: str, code: int = 2) -> NoReturn:
     raise SystemExit(code)
 
 
-def build_parser() -> ArgumentParser:
+def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
+    """The parser of all commands; which recipes `train` reads depends on the command line."""
     parser = Parser(prog="unembed", description="Turn text embeddings back into text.", version=unembed.__version__)
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
@@ -68,9 +71,11 @@ def build_parser() -> ArgumentParser:
         command.add_argument("--config", action=ActionConfigFile, help="YAML file whose keys are these flags")
         command.add_argument("--debug", action="store_true", help="show tracebacks")
         if name == "train":
-            from unembed.training.config import TrainConfig
+            from unembed.cli.train import TRANSLATIONS, config_class
 
-            command.add_class_arguments(TrainConfig)
+            command.add_class_arguments(config_class(arguments))
+            for flag, meaning in TRANSLATIONS.items():
+                command.add_argument(flag, help=meaning)
         else:
             words = WORDS.get(name, {})
             for word, explanation in words.items():
@@ -97,36 +102,29 @@ def spell(arguments: Sequence[str]) -> list[str]:
     return out
 
 
-def literal(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag as it was typed, or None. Values are read as YAML, which makes nothing of the texts "null",
-    "~" and "#5"."""
-    value = None
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            value = arguments[i + 1]
-        elif argument.startswith(f"{flag}="):
-            value = argument.removeprefix(f"{flag}=")
-    return value
-
-
 def run(arguments: Sequence[str]) -> int:
-    parser = build_parser()
-    parsed = parser.parse_args(spell(arguments))
+    arguments = spell(arguments)
+    if arguments[:1] == ["train"]:
+        from unembed.cli.train import config_class, translated
+
+        if recipe := translated(arguments):
+            sys.stdout.write(recipe)
+            return 0
+    parser = build_parser(arguments)
+    parsed = parser.parse_args(arguments)
     name = parsed.command
     if name is None:
         fail(f"no command given: choose one of {', '.join(COMMANDS)} (see unembed --help)")
     options = parsed[name]
     function = getattr(importlib.import_module(f"unembed.cli.{name}"), name)
     if name == "train":
-        from unembed.training.config import TrainConfig
-
+        kind = config_class(arguments)
         build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
         built = build(parsed)[name]
-        fields = {key: built[key] for key in TrainConfig.__dataclass_fields__}
-        return function(TrainConfig(**fields)) or 0
+        return function(kind(**{key: built[key] for key in kind.__dataclass_fields__})) or 0
     keywords: dict[str, Any] = {key: value for key, value in vars(options).items() if key not in ("config", "debug")}
-    if "text" in keywords and (text := literal(arguments, "--text")) is not None:
-        keywords["text"] = text
+    if "text" in keywords and (texts := typed(arguments, "--text")):
+        keywords["text"] = texts[-1]
     return function(**keywords) or 0
 
 

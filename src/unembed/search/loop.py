@@ -115,6 +115,12 @@ class Search:
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out: list[list[Proposal]] = [[] for _ in states]
+        lost = [i for i, state in enumerate(states) if not state.beam]
+        if lost:  # all that was written so far was empty
+            vectors = np.stack([states[i].vector for i in lost])
+            written = self.model.hypothesize(vectors, config.sequence_beam_width, self.sampling, seed)
+            for i, row in zip(lost, written, strict=True):
+                out[i] += [Proposal(hypothesis.text, "hypothesis") for hypothesis in row]
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
         if config.corrections:
             chosen = [(i, *pair) for i, state in enumerate(states) for pair in self._to_correct(state)]

@@ -6,8 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from unembed.errors import InputError
+
+Config = TypeVar("Config")
 
 
 @dataclass
@@ -182,15 +185,7 @@ class TrainConfig:
     def from_dict(cls, fields: dict) -> TrainConfig:
         """A config from a recipe's keys, nested as in its YAML; what is not named has its default. InputError for
         a key or a value that does not fit."""
-        from jsonargparse import ArgumentError, ArgumentParser
-
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls, "config")
-        build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
-        try:
-            return build(parser.parse_object({"config": fields})).config
-        except ArgumentError as error:
-            raise InputError(f"the recipe does not fit: {' '.join(str(error).split())}") from error
+        return config_from_dict(cls, fields)
 
     @property
     def identity(self) -> str:
@@ -213,3 +208,16 @@ class TrainConfig:
             data.pop(key)
         data["heldout"] = [Path(path).name for path in self.heldout]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_from_dict(kind: type[Config], fields: dict) -> Config:
+    """An instance of a config class from nested keys; InputError for a key or a value that does not fit."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "config")
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.49
+    try:
+        return build(parser.parse_object({"config": fields})).config
+    except ArgumentError as error:
+        raise InputError(f"the recipe does not fit: {' '.join(str(error).split())}") from error

@@ -2,20 +2,22 @@
 
 vectors.npy   [n, d] float32 or float16, memory-mapped while it is written and while it is read
 texts.jsonl   one JSON string a line, row for row
-meta.json     the embedder's spec, n, and how many rows are done: a killed run continues there
+meta.json     the embedder's spec, n, and how many rows are done
+done-*.txt    until all are: which ones; a killed run continues there
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.errors import InputError, StorageError
+from unembed.training.shares import ALONE, Processes, share
 
 
 class VectorFolder:
@@ -23,10 +25,10 @@ class VectorFolder:
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        meta = _read_meta(path)
+        meta = read_meta(path)
         if meta["done"] != meta["count"]:
             raise InputError(
-                f"{path} holds {meta['done']} of {meta['count']} vectors: run the same embed command again"
+                f"{path} holds {_done(path, meta).sum()} of {meta['count']} vectors: run the same embed command again"
             )
         self.spec = EmbedderSpec.from_dict(meta["embedder"])
         try:
@@ -50,8 +52,10 @@ def write_vectors(
     dtype: str = "float32",
     chunk: int = 2048,
     progress: Callable[[int, int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> int:
-    """Embed `texts` into the folder `path`, continuing where a killed run stopped. Returns the rows embedded now.
+    """Embed `texts` into the folder `path`, continuing where a killed run stopped. Several processes share the work,
+    each with the same texts and an embedder of its own. Returns the rows that this process embedded now.
 
     Raises InputError when the folder was begun with other texts or another embedder, StorageError when the
     disk is full.
@@ -59,43 +63,66 @@ def write_vectors(
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype '{dtype}' is unknown: store vectors as float32 or float16")
     path = Path(path)
-    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-    meta: dict[str, Any] = {"embedder": embedder.spec.to_dict(), "count": len(texts), "dtype": dtype, "done": 0}
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if (path / "meta.json").exists():
-            old = _read_meta(path)
-            same = all(old.get(key) == meta[key] for key in ("count", "dtype"))
-            check_match(EmbedderSpec.from_dict(old["embedder"]), embedder.spec, expected_name=str(path))
-            if not same or (path / "texts.jsonl").read_text(encoding="utf-8") != lines:
-                raise InputError(
-                    f"{path} was begun with other texts, another embedder or another dtype: choose another folder"
-                )
-            meta["done"] = old["done"]
-            vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r+")
-        else:
-            (path / "texts.jsonl").write_text(lines, encoding="utf-8")
-            shape = (len(texts), embedder.spec.dim)
-            _reserve(path / "vectors.npy", shape, dtype)
-            vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r+")
-            _write_meta(path, meta)
-        begun = meta["done"]
-        for start in range(begun, len(texts), chunk):
-            end = min(start + chunk, len(texts))
-            vectors[start:end] = embedder.encode(texts[start:end])
+        if processes.rank == 0:
+            _begin(texts, embedder.spec, path, dtype)
+        processes.wait()
+        meta = read_meta(path)
+        done, fresh = _done(path, meta), 0
+        vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r+")
+        for part in share(done, chunk, processes):
+            vectors[part] = embedder.encode(texts[part])
             vectors.flush()
-            meta["done"] = end
-            _write_meta(path, meta)
+            _mark(path, part, processes.rank)
+            fresh += part.stop - part.start
             if progress:
-                progress(end, len(texts))
+                progress(min(int(done.sum()) + fresh * processes.count, len(texts)), len(texts))
+        processes.wait()
+        if processes.rank == 0:
+            write_meta(path, {**meta, "done": len(texts)})
+            for note in path.glob("done-*.txt"):
+                note.unlink()
+        processes.wait()
     except OSError as error:
         raise StorageError(
             f"cannot write {path} ({error.strerror or error}): free space, then run the same command"
         ) from error
-    return len(texts) - begun
+    return fresh
 
 
-def _reserve(file: Path, shape: tuple[int, int], dtype: str) -> None:
+def _begin(texts: Sequence[str], spec: EmbedderSpec, path: Path, dtype: str) -> None:
+    """Make the folder with texts and room for their vectors; where it is there already, see that it is for these."""
+    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / "meta.json").exists():
+        old = read_meta(path)
+        check_match(EmbedderSpec.from_dict(old["embedder"]), spec, expected_name=str(path))
+        same = old.get("count") == len(texts) and old.get("dtype") == dtype
+        if not same or (path / "texts.jsonl").read_text(encoding="utf-8") != lines:
+            raise InputError(
+                f"{path} was begun with other texts, another embedder or another dtype: choose another folder"
+            )
+        return
+    (path / "texts.jsonl").write_text(lines, encoding="utf-8")
+    reserve(path / "vectors.npy", (len(texts), spec.dim), dtype)
+    write_meta(path, {"embedder": spec.to_dict(), "count": len(texts), "dtype": dtype, "done": 0})
+
+
+def _done(path: Path, meta: dict) -> np.ndarray:
+    """Which rows have their vectors, bool [n]. A line that a kill cut short does not count."""
+    out = np.arange(meta["count"]) < meta["done"]
+    for note in path.glob("done-*.txt"):
+        for start, end in re.findall(r"^(\d+) (\d+)\n", note.read_text(encoding="utf-8"), re.M):
+            out[int(start) : int(end)] = True
+    return out
+
+
+def _mark(path: Path, part: slice, rank: int) -> None:
+    with open(path / f"done-{rank}.txt", "a", encoding="utf-8") as file:
+        file.write(f"{part.start} {part.stop}\n")
+
+
+def reserve(file: Path, shape: tuple[int, int], dtype: str) -> None:
     """Write the whole file once, so that a full disk shows now as an error and not later as a killed process: a write
     to a memory-mapped hole has no other way to fail."""
     with open(file, "wb") as out:
@@ -106,14 +133,24 @@ def _reserve(file: Path, shape: tuple[int, int], dtype: str) -> None:
             left -= out.write(zeros[:left])
 
 
-def _read_meta(path: Path) -> dict:
+def finished(path: Path, command: str = "unembed embed") -> bool:
+    """Whether `path` is a folder that `command` wrote to its end."""
+    if not (path / "meta.json").exists():
+        return False
+    meta = read_meta(path, command)
+    return meta["done"] == meta["count"]
+
+
+def read_meta(path: Path, command: str = "unembed embed") -> dict:
+    """meta.json of a folder that `command` wrote; StorageError where there is none."""
     try:
         return json.loads((path / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path} is no folder written by 'unembed embed' (meta.json: {error})") from error
+        raise StorageError(f"{path} is no folder written by '{command}' (meta.json: {error})") from error
 
 
-def _write_meta(path: Path, meta: dict) -> None:
+def write_meta(path: Path, meta: dict) -> None:
+    """Replace meta.json as a whole."""
     temporary = path / "meta.json.tmp"
     temporary.write_text(json.dumps(meta, indent=1), encoding="utf-8")
     temporary.replace(path / "meta.json")
