@@ -99,9 +99,8 @@ class Decoder:
 
 def mask_to_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask [B, L] of ones and zeros → what is added to scores [B, 1, 1, L]."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask == 0, torch.finfo(dtype).min)[
-        :, None, None
-    ]
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None, None]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
