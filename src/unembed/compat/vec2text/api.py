@@ -21,6 +21,7 @@ from unembed.embedders.spec import DTYPES, UNKNOWN
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.models.base import InversionModel
+from unembed.search.types import Inversion
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,11 @@ def invert_embeddings(
     if not num_steps and (corrector.faithful or sequence_beam_width <= 1):
         rows = corrector.model.hypothesize(_targets(embeddings, corrector))
         return [row[0].text for row in rows]
-    return invert_embeddings_and_return_hypotheses(embeddings, corrector, num_steps, sequence_beam_width)[0][-1]
+    if corrector.faithful:
+        return refine(corrector.inverter, _targets(embeddings, corrector), num_steps, max(1, sequence_beam_width))[0][
+            -1
+        ]
+    return [inversion.text for inversion in _search(embeddings, corrector, num_steps, sequence_beam_width)]
 
 
 def invert_embeddings_and_return_hypotheses(
@@ -137,21 +142,30 @@ def invert_embeddings_and_return_hypotheses(
 ) -> tuple[list[list[str]], list[Tensor]]:
     """The best texts after each step, the hypothesizer's first: (steps + 1 lists of n texts, their embeddings
     [n, d]). Targets that were done earlier keep their text. Scores are in `corrector.inverter.invert(…)`'s trace."""
-    steps, width = num_steps or 0, max(1, sequence_beam_width)
-    inverter = corrector.inverter
+    steps, inverter = num_steps or 0, corrector.inverter
     if corrector.faithful:
-        return refine(inverter, _targets(embeddings, corrector), num_steps, width)
-    normalize = inverter.embedder.spec.normalized
-    found = inverter.invert(embeddings, steps, width, normalize=normalize, **_search(width))
+        return refine(inverter, _targets(embeddings, corrector), num_steps, max(1, sequence_beam_width))
+    found = _search(embeddings, corrector, num_steps, sequence_beam_width)
     texts = [[_text_at(inversion.trace, step) for inversion in found] for step in range(steps + 1)]
-    made = [inverter.embedder.encode([text or "." for text in row]) for row in texts]
-    return texts, [torch.from_numpy(vectors) for vectors in made]
+    distinct = list(dict.fromkeys(text for row in texts for text in row))
+    embedded = torch.from_numpy(inverter.embedder.encode([text or "." for text in distinct]))
+    places = {text: i for i, text in enumerate(distinct)}
+    return texts, [embedded[[places[text] for text in row]] for row in texts]
 
 
-def _search(width: int) -> dict[str, Any]:
-    """How a trained corrector is searched with: its likeliest corrections, of each hypothesis once, find more than
-    samples and word edits do, for a part of the work."""
-    return {"consensus": 0, "hypotheses": 0, "corrections": max(2, width), "sample_corrections": False, "edits": 0}
+def _search(
+    embeddings: Any,  # noqa: ANN401
+    corrector: Corrector,
+    num_steps: int | None,
+    sequence_beam_width: int,
+) -> list[Inversion]:
+    """Our search, as a trained corrector is best used: its likeliest corrections, of each hypothesis once, find more
+    than samples and word edits do, for a part of the work."""
+    width, inverter = max(1, sequence_beam_width), corrector.inverter
+    return inverter.invert(
+        embeddings, num_steps or 0, width, normalize=inverter.embedder.spec.normalized, consensus=0, hypotheses=0,
+        corrections=max(2, width), sample_corrections=False, edits=0,
+    )  # fmt: skip
 
 
 def _targets(embeddings: Any, corrector: Corrector) -> np.ndarray:  # noqa: ANN401
