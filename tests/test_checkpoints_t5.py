@@ -303,13 +303,15 @@ def test_a_model_is_replaced_as_a_whole_and_nothing_else_is(tokenizer, tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("x")
-    for name in ("mine", "file"):
-        with pytest.raises(StorageError, match="choose another folder"):
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"architectures": ["BertModel"]}')
+    for name in ("mine", "file", "bert"):
+        with pytest.raises(StorageError, match="is no InversionModel: choose another folder"):
             save("vec2text", make(32), tmp_path / name, tokenizer)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
     (tmp_path / "empty").mkdir()
     save("vec2text", make(32), tmp_path / "empty", tokenizer)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "m", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "empty", "file", "m", "mine"]
 
 
 # --- large models ---
@@ -371,6 +373,8 @@ def test_device_maps_that_are_none(tokenizer, tmp_path, inverter):
     save("nanov2t", make(32), tmp_path / "m", tokenizer)
     with pytest.raises(InputError, match="unknown device_map 'balanced'"):
         load_model(tmp_path / "m", CPU, device_map="balanced")
+    with pytest.raises(InputError, match="names a device that there is not"):
+        load_model(tmp_path / "m", CPU, device_map={"": "gpu7"})
     with pytest.raises(InputError, match="device_map says nothing of encoder.block.0"):
         load_model(tmp_path / "m", CPU, device_map={"decoder": "cpu", "shared": "cpu"})
     with pytest.raises(InputError, match="only the T5 family is spread"):

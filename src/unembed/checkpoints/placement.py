@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unembed.checkpoints.tensors import Weights
+from unembed.checkpoints.tensors import Weights, first_line
 from unembed.errors import CheckpointError, InputError, require
 
 if TYPE_CHECKING:
@@ -50,10 +50,12 @@ class Placement:
             )
         if isinstance(found, str):
             raise InputError(f"unknown device_map '{found}': use auto, or a mapping of module names to devices")
-        modules = {name: DISK if where == DISK else str(torch.device(where)) for name, where in found.items()}
-        return Plan(
-            torch.device(next((where for where in modules.values() if where not in ("cpu", DISK)), "cpu")), modules
-        )
+        try:
+            modules = {name: DISK if where == DISK else str(torch.device(where)) for name, where in found.items()}
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"device_map names a device that there is not ({first_line(error)})") from error
+        main = next((where for where in modules.values() if where not in ("cpu", DISK)), "cpu")
+        return Plan(torch.device(main), modules)
 
 
 @dataclass(frozen=True)

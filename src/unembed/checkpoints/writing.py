@@ -48,7 +48,7 @@ def write(
     Raises StorageError: a full disk, no permission, or a folder with other things in it."""
     from huggingface_hub import save_torch_state_dict
 
-    with replacing(Path(folder)) as made:
+    with replacing(Path(folder), config["architectures"][0]) as made:
         # transformers before version 5 insists on being told that the tensors are PyTorch's.
         save_torch_state_dict(dict(tensors), made, max_shard_size=shard_size, metadata={"format": "pt"})
         _write_json(made / "config.json", config)
@@ -58,11 +58,12 @@ def write(
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder to write into. It becomes `folder` at the end, or vanishes if an error comes before."""
+def replacing(folder: Path, kind: str) -> Iterator[Path]:
+    """An empty folder to write into. It becomes `folder` at the end, or vanishes if an error comes before. What is
+    there already is replaced only if it is a model of the same architecture."""
     folder = folder.expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and architecture(folder) is None)):
-        raise StorageError(f"{folder} exists and is no model of this kind: choose another folder")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and architecture(folder) != kind)):
+        raise StorageError(f"{folder} exists and is no {kind}: choose another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
