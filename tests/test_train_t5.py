@@ -25,9 +25,9 @@ from unembed.checkpoints import load_model, nanov2t
 from unembed.checkpoints.placement import Placement
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
 from unembed.models.encoder_decoder import IGNORED
+from unembed.processes import Processes
 from unembed.training.config import SourceConfig
 from unembed.training.hypotheses import HypothesisFolder, write_hypotheses
-from unembed.training.shares import Processes
 from unembed.training.t5 import foreign, run
 from unembed.training.t5.config import T5Sizes, T5TrainConfig
 from unembed.training.t5.data import Collator, Order, Rows, TokenRows, cut_texts, not_yet_right
@@ -347,6 +347,10 @@ def test_processes_share_the_precomputing(trained, texts, minilm, tmp_path):
     model, vectors, out, fresh = load_model(first.output, CPU), tmp_path / "v", tmp_path / "h", {}
     barrier, lock = threading.Barrier(2), threading.Lock()
 
+    class Threads(Processes):
+        def wait(self):
+            barrier.wait()
+
     class Locked:
         spec = minilm.spec
 
@@ -355,7 +359,7 @@ def test_processes_share_the_precomputing(trained, texts, minilm, tmp_path):
                 return minilm.encode(texts)
 
     def work(rank):
-        processes = Processes(rank, 2, barrier.wait)
+        processes = Threads(rank, 2)
         made = write_vectors(texts[:20], Locked(), vectors, chunk=3, processes=processes)
         fresh[rank] = made, write_hypotheses(model, Locked(), vectors, out, chunk=4, processes=processes)
 

@@ -35,9 +35,9 @@ def embed(
     """
     from unembed.cli.console import console, progress
     from unembed.embedders import embedder as open_embedder
+    from unembed.processes import processes
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
-    from unembed.training.shares import started
     from unembed.training.vectors import write_vectors
 
     inputs = [input] if isinstance(input, str) else input
@@ -49,13 +49,12 @@ def embed(
     folder = target.with_name(target.name + ".partial") if single else target
     if single and target.exists():
         raise InputError(f"{target} exists already: delete it or choose another output")
-    processes = started(cpu=device == "cpu")
-    with progress(len(texts), "embed", quiet or processes.rank > 0) as bar:
+    with processes() as team, progress(len(texts), "embed", quiet or not team.first) as bar:
         fresh = write_vectors(
-            texts, open_embedder(embedder, device=device, dtype=dtype), folder, dtype=store,
-            progress=lambda done, total: bar.update(done - bar.n), processes=processes,
+            texts, open_embedder(embedder, device=team.device(device), dtype=dtype), folder, dtype=store,
+            progress=lambda done, total: bar.update(done - bar.n), processes=team,
         )  # fmt: skip
-    if processes.rank > 0:
+    if not team.first:
         return 0
     if single:
         try:

@@ -31,24 +31,23 @@ def hypothesize(
     from unembed.cli.console import console, progress
     from unembed.inverter import load
     from unembed.models.encoder_decoder import EncoderDecoderModel
+    from unembed.processes import processes
     from unembed.training.hypotheses import write_hypotheses
-    from unembed.training.shares import started
 
-    processes = started(cpu=device == "cpu")
-    inverter = load(model, embedder, device=device, dtype=dtype)
-    if max_tokens is None and isinstance(inverter.model, EncoderDecoderModel):
-        max_tokens = inverter.model.hypothesis_tokens
-    if max_tokens is not None:  # start token, text, </s>
-        inverter.model.max_tokens = max_tokens + 1
-    with progress(None, "hypothesize", quiet or processes.rank > 0) as bar:
+    with processes() as team, progress(None, "hypothesize", quiet or not team.first) as bar:
+        inverter = load(model, embedder, device=team.device(device), dtype=dtype)
+        if max_tokens is None and isinstance(inverter.model, EncoderDecoderModel):
+            max_tokens = inverter.model.hypothesis_tokens
+        if max_tokens is not None:  # start token, text, </s>
+            inverter.model.max_tokens = max_tokens + 1
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         fresh = write_hypotheses(
-            inverter.model, inverter.embedder, vectors, output, dtype=store, progress=show, processes=processes
+            inverter.model, inverter.embedder, vectors, output, dtype=store, progress=show, processes=team
         )
-    if processes.rank == 0:
+    if team.first:
         console().print(f"hypotheses are in {output} ({fresh} written now)", markup=False)
     return 0

@@ -114,13 +114,7 @@ class Search:
         progress, regrowth."""
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
-        out: list[list[Proposal]] = [[] for _ in states]
-        lost = [i for i, state in enumerate(states) if not state.beam]
-        if lost:  # all that was written so far was empty
-            vectors = np.stack([states[i].vector for i in lost])
-            written = self.model.hypothesize(vectors, config.sequence_beam_width, self.sampling, seed)
-            for i, row in zip(lost, written, strict=True):
-                out[i] += [Proposal(hypothesis.text, "hypothesis") for hypothesis in row]
+        out = self._sample_again(states, seed)
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
         if config.corrections:
             chosen = [(i, *pair) for i, state in enumerate(states) for pair in self._to_correct(state)]
@@ -151,6 +145,17 @@ class Search:
                 rng = np.random.default_rng([config.seed, state.index, step])
                 edited = propose(state.beam, state.pool, config.edits, rng) if state.beam else []
                 out[i] += [Proposal(text, move) for text, move in edited]
+        return out
+
+    def _sample_again(self, states: list[Target], seed: int) -> list[list[Proposal]]:
+        """Samples for the targets for which nothing but empty texts was written so far."""
+        lost = [i for i, state in enumerate(states) if not state.beam]
+        out: list[list[Proposal]] = [[] for _ in states]
+        if lost:
+            vectors = np.stack([states[i].vector for i in lost])
+            written = self.model.hypothesize(vectors, self.config.sequence_beam_width, self.sampling, seed)
+            for i, row in zip(lost, written, strict=True):
+                out[i] = [Proposal(hypothesis.text, "hypothesis") for hypothesis in row]
         return out
 
     def _to_correct(self, state: Target) -> list[tuple[Candidate, np.ndarray]]:

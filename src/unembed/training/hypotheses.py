@@ -19,7 +19,8 @@ import numpy as np
 from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.errors import InputError, StorageError
 from unembed.models.base import InversionModel
-from unembed.training.shares import ALONE, Processes, share
+from unembed.processes import Processes
+from unembed.training.shares import ALONE, share
 from unembed.training.vectors import VectorFolder, read_meta, reserve, write_meta
 
 KIND = "unembed hypothesize"

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
-from unembed.errors import require
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process is number `rank` of `count`; `wait` returns when all of them have called it."""
-
-    rank: int = 0
-    count: int = 1
-    wait: Callable[[], None] = lambda: None
-
+from unembed.processes import Processes
 
 ALONE = Processes()
-
-
-def started(cpu: bool = False) -> Processes:
-    """The processes that torchrun or `accelerate launch` started; one where neither did. Each gets its own device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE
-    PartialState = require("accelerate", "train").PartialState
-    state = PartialState(cpu=cpu)
-    return Processes(state.process_index, state.num_processes, state.wait_for_everyone)
 
 
 def share(done: np.ndarray, chunk: int, processes: Processes = ALONE) -> list[slice]:

@@ -17,7 +17,8 @@ import numpy as np
 
 from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.errors import InputError, StorageError
-from unembed.training.shares import ALONE, Processes, share
+from unembed.processes import Processes
+from unembed.training.shares import ALONE, share
 
 
 class VectorFolder:

@@ -16,10 +16,10 @@ from unembed.embedders import Embedder, check_match, embedder
 from unembed.errors import CheckpointError, InputError
 from unembed.models.base import InversionModel
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
+from unembed.processes import Processes
 from unembed.training.config import SourceConfig
 from unembed.training.corpora import PackedTexts
 from unembed.training.hypotheses import KIND, HypothesisFolder, write_hypotheses
-from unembed.training.shares import Processes
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Rows, TokenRows, cut_texts, hold_out, not_yet_right, texts_of
 from unembed.training.vectors import VectorFolder, finished, write_vectors

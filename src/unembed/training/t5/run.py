@@ -32,7 +32,7 @@ from unembed.checkpoints.placement import Placement
 from unembed.devices import resolve_device
 from unembed.errors import CheckpointError, InputError, StorageError, UnembedError
 from unembed.models.encoder_decoder import IGNORED, EncoderDecoderNetwork
-from unembed.training.shares import Processes
+from unembed.processes import Processes
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Collator, Order, Rows
 from unembed.training.t5.prepare import Preparation
@@ -51,7 +51,7 @@ def train(config: T5TrainConfig) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     output, arguments = Path(config.output), training_arguments(config)
-    processes = Processes(arguments.process_index, arguments.world_size, wait)
+    processes = Processes(arguments.process_index, arguments.world_size)
     if processes.rank == 0:
         claim(output, config.identity)
     else:
@@ -86,11 +86,6 @@ def steps_of(arguments: TrainingArguments, rows: int) -> int:
     batches = math.ceil(rows / (arguments.per_device_train_batch_size * arguments.world_size))
     epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
     return arguments.max_steps if arguments.max_steps > 0 else math.ceil(arguments.num_train_epochs * epoch)
-
-
-def wait() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def training_arguments(config: T5TrainConfig) -> TrainingArguments:
