@@ -104,7 +104,7 @@ def spell(arguments: Sequence[str]) -> list[str]:
 
 def run(arguments: Sequence[str]) -> int:
     arguments = spell(arguments)
-    if arguments[:1] == ["train"]:
+    if arguments[:1] == ["train"] and "--print_config" not in arguments:  # which asks only what was understood
         from unembed.cli.train import config_class, translated
 
         if recipe := translated(arguments):
