@@ -189,10 +189,11 @@ def fill(
         else:
             # In float16 the T5's widest sums overflow; transformers keeps this matrix in float32 as well.
             kept = torch.float32 if dtype == torch.float16 and name.endswith(".wo.weight") else dtype
+            # What stays on the CPU in its own precision is not copied: it is mapped from its file and read when used.
             made = (
                 torch.empty(wanted[name], dtype=kept, device="meta")
                 if device is None
-                else tensors[name].to(device, kept, copy=True)
+                else tensors[name].to(device, kept)
             )
             _put(module, name, nn.Parameter(made, requires_grad=False))
     for name, source in tied.items():
