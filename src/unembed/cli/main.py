@@ -131,17 +131,8 @@ def run(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit codes: 0 done, 1 a check failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in (
-        "httpx",
-        "httpx2",
-        "sentence_transformers",
-        "transformers",
-        "datasets",
-        "huggingface_hub",
-        "filelock",
-    ):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)  # of other packages, warnings alone
+    logging.getLogger("unembed").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = run(arguments)
