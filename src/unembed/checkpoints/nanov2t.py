@@ -158,11 +158,7 @@ def save(
         raise CheckpointError(
             "nanoV2T's correctors read the hypothesis' vector, and this one was trained without: write it as vec2text"
         )
-    theirs = {start: name for name, start in PREFIXES.items()} | {"t5.": ""}
-    tensors = {}
-    for name, tensor in state(net).items():
-        start = next(start for start in theirs if name.startswith(start))
-        tensors[theirs[start] + name.removeprefix(start)] = tensor
+    tensors = state(net, {start: name for name, start in PREFIXES.items()} | {"t5.": ""})
     fields = {
         "architectures": [ARCHITECTURE],
         "model_type": "t5",

@@ -180,13 +180,10 @@ def save(
             "vec2text's correctors normalise their input and begin a hypothesis with a masked token, and this one was "
             "trained otherwise: write it as nanov2t"
         )
-    ours = {"target.": "embedding_transform.", "t5.": "encoder_decoder."}
+    theirs = {"target.": "embedding_transform.", "t5.": "encoder_decoder."}
     if config.corrector:
-        ours = {start: name for name, start in PREFIXES.items()} | {"target.": "embedding_transform_1."}
-    tensors = {}
-    for name, tensor in state(net).items():
-        start = next(start for start in ours if name.startswith(start))
-        tensors[ours[start] + name.removeprefix(start)] = tensor
+        theirs = {start: name for name, start in PREFIXES.items()} | {"target.": "embedding_transform_1."}
+    tensors = state(net, theirs)
     if not config.corrector:
         if not embedder_tensors:
             log.warning("%s holds no embedder: unembed opens %s by name, vec2text cannot use it", folder, spec.id)

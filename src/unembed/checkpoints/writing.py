@@ -27,13 +27,19 @@ SHARD_SIZE = "5GB"
 """Largest file of weights, as transformers shards them."""
 
 
-def state(net: EncoderDecoderNetwork) -> dict[str, Tensor]:
-    """A network's tensors by name on the CPU, each once: copies of the table of embeddings are left out."""
+def state(net: EncoderDecoderNetwork, theirs: Mapping[str, str]) -> dict[str, Tensor]:
+    """A network's tensors on the CPU by the names of a format, each once: copies of the table of embeddings are left
+    out. theirs: how a name begins → how it begins in the format."""
     shared = net.t5.get_input_embeddings().weight
     tied = {f"t5.{name}" for name in TIED if name != HEAD or net.t5.lm_head.weight.data_ptr() == shared.data_ptr()}
     if any(tensor.is_meta for tensor in net.state_dict().values()):
         raise InputError("a network that is partly on disk cannot be written: load it without device_map")
-    return {name: tensor.detach().cpu() for name, tensor in net.state_dict().items() if name not in tied}
+    out = {}
+    for name, tensor in net.state_dict().items():
+        if name not in tied:
+            start = next(start for start in theirs if name.startswith(start))
+            out[theirs[start] + name.removeprefix(start)] = tensor.detach().cpu()
+    return out
 
 
 def write(
