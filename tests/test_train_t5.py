@@ -24,15 +24,15 @@ import unembed
 from unembed.checkpoints import load_model, nanov2t
 from unembed.checkpoints.placement import Placement
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
-from unembed.models.encoder_decoder import IGNORED
+from unembed.models.base import IGNORED
 from unembed.processes import Processes
 from unembed.training.config import SourceConfig
 from unembed.training.hypotheses import HypothesisFolder, write_hypotheses
-from unembed.training.t5 import run
+from unembed.training.rows import Order, Rows, TokenRows, cut_texts
 from unembed.training.t5.config import T5Sizes, T5TrainConfig
-from unembed.training.t5.data import Collator, Order, Rows, TokenRows, cut_texts, not_yet_right
+from unembed.training.t5.data import Collator, not_yet_right
 from unembed.training.t5.prepare import open_tokenizer, train_tokenizer, without_dropout
-from unembed.training.t5.run import Objective, train
+from unembed.training.t5.run import Objective, T5Trainer, train
 from unembed.training.vectors import VectorFolder, write_vectors
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def one_thread(minilm):
 
 @pytest.fixture(autouse=True)
 def one_embedder(minilm, monkeypatch):
-    monkeypatch.setattr("unembed.training.t5.prepare.embedder", lambda name, **options: minilm)
+    monkeypatch.setattr("unembed.training.preparation.embedder", lambda name, **options: minilm)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def base(tmp_path_factory, texts, tokenizer):
 def trained(base, tmp_path_factory, minilm, one_thread):
     """Both stages of both families, by family: the two configs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unembed.training.t5.prepare.embedder", lambda name, **options: minilm)
+        patch.setattr("unembed.training.preparation.embedder", lambda name, **options: minilm)
         out = {}
         for family in ("vec2text", "nanov2t"):
             folder = tmp_path_factory.mktemp(family)
@@ -225,7 +225,7 @@ def test_a_killed_run_goes_on_on_the_same_curve(base, tmp_path, monkeypatch):
     short = {"max_steps": 14, "eval_steps": 5, "save_steps": 5}
     whole, parted = base(tmp_path / "whole", **short), base(tmp_path / "parted", **short)
     train(whole)
-    step = run.T5Trainer.training_step
+    step = T5Trainer.training_step
 
     def stopping(self, *arguments, **options):
         if self.state.global_step == 12:
@@ -233,7 +233,7 @@ def test_a_killed_run_goes_on_on_the_same_curve(base, tmp_path, monkeypatch):
         return step(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.T5Trainer, "training_step", stopping)
+        patch.setattr(T5Trainer, "training_step", stopping)
         with pytest.raises(Stop):
             train(parted)
     half = tmp_path / "parted" / "checkpoint-12"

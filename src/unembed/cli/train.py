@@ -10,7 +10,7 @@ from typing import Any
 from unembed.cli.console import console, typed
 from unembed.errors import InputError, require
 from unembed.training.config import TrainConfig
-from unembed.training.t5.config import T5TrainConfig
+from unembed.training.run_config import RunConfig
 
 TRANSLATIONS = {
     "--from_vec2text_args": "a whole vec2text command line, in quotes: print it as a recipe and do nothing else",
@@ -18,25 +18,24 @@ TRANSLATIONS = {
 }
 
 
-def train(config: TrainConfig | T5TrainConfig) -> int:
-    """Train an inverter; see TrainConfig and T5TrainConfig for the keys of a recipe."""
+def train(config: TrainConfig | RunConfig) -> int:
+    """Train an inverter; see TrainConfig and the RunConfig of each family for the keys of a recipe."""
     from unembed.devices import keep_freed_memory
 
     require("accelerate", "train")
     if config.tracker != "none":
         require(config.tracker, "wandb" if config.tracker == "wandb" else "train")
     keep_freed_memory()
-    model = f"{config.output}/model"
-    if isinstance(config, T5TrainConfig):
-        from unembed.training.t5.run import train as run_t5
+    if isinstance(config, RunConfig):
+        from unembed.training import families
 
-        run_t5(config)
-        if config.corrects:
-            model = f"{config.hypothesizer or 'HYPOTHESIZER'}+{model}"
+        families.train(config.family, config)
+        model = config.model_name
     else:
         from unembed.training.loop import train as run
 
         run(config)
+        model = f"{config.output}/model"
     if os.environ.get("RANK", "0") != "0":  # torchrun's: one process speaks for all
         return 0
     console().print(
@@ -45,11 +44,17 @@ def train(config: TrainConfig | T5TrainConfig) -> int:
     return 0
 
 
-def config_class(arguments: Sequence[str]) -> type[TrainConfig] | type[T5TrainConfig]:
-    """What kind of recipe a command line has: one with a `family`, as a flag or in a file, is for the encoder-decoder
-    family, any other for the native network."""
-    named = typed(arguments, "--family") or any("family" in _keys(path) for path in typed(arguments, "--config"))
-    return T5TrainConfig if named else TrainConfig
+def config_class(arguments: Sequence[str]) -> type[TrainConfig] | type[RunConfig]:
+    """What kind of recipe a command line has: one with a `family`, as a flag or in a file, is for a family that is
+    trained on transformers' Trainer, any other for the native network."""
+    named = typed(arguments, "--family") or [
+        str(keys["family"]) for path in typed(arguments, "--config") if "family" in (keys := _keys(path))
+    ]
+    if not named:
+        return TrainConfig
+    from unembed.training import families
+
+    return families.config_class(named[-1])
 
 
 def translated(arguments: Sequence[str]) -> str | None:

@@ -30,6 +30,8 @@ class Sampling:
 
 
 GREEDY = Sampling(temperature=0.0)
+IGNORED = -100
+"""The label of a place that no loss is taken at, as in torch."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.errors import InputError
-from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.base import GREEDY, IGNORED, Hypothesis, InversionModel, Sampling
 from unembed.models.batching import in_batches
 from unembed.models.t5_generation import beam_search, plain, write
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from unembed.embedders.spec import EmbedderSpec
-
-IGNORED = -100
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from unembed.training.shares import ALONE, share
 
 
 class VectorFolder:
-    """A finished folder, read-only: `texts` [n], `vectors` [n, d] (memory-mapped), `spec`."""
+    """A finished folder, read-only: `path`, `texts` [n], `vectors` [n, d] (memory-mapped), `spec`."""
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
+        self.path = path = Path(path)
         meta = read_meta(path)
         if meta["done"] != meta["count"]:
             raise InputError(

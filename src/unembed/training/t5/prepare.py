@@ -1,28 +1,26 @@
-"""What stands before the first step: tokenizer, T5, and the rows with what is computed once, shared by processes."""
+"""What a run of the encoder-decoder family needs besides: tokenizer, T5, and the hypotheses of a corrector."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 from unembed.checkpoints import load_model, resolve
-from unembed.embedders import Embedder, check_match, embedder
-from unembed.errors import CheckpointError, InputError
+from unembed.embedders import check_match
+from unembed.errors import InputError
 from unembed.models.base import InversionModel
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
-from unembed.processes import Processes
-from unembed.training.config import SourceConfig
-from unembed.training.corpora import PackedTexts
 from unembed.training.hypotheses import KIND, HypothesisFolder, write_hypotheses
+from unembed.training.preparation import Preparation, unfetched
+from unembed.training.rows import Rows, TokenRows, texts_of
 from unembed.training.t5.config import T5TrainConfig
-from unembed.training.t5.data import Rows, TokenRows, cut_texts, hold_out, not_yet_right, texts_of
-from unembed.training.vectors import VectorFolder, finished, write_vectors
+from unembed.training.t5.data import not_yet_right
+from unembed.training.vectors import VectorFolder, finished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -30,24 +28,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("unembed.train")
 
 
-class Preparation:
-    """All that a run needs; each part is opened or made when it is asked for."""
+class T5Preparation(Preparation):
+    """Each part is opened or made when it is asked for."""
 
-    def __init__(self, config: T5TrainConfig, processes: Processes, device: torch.device) -> None:
-        self.config, self.processes, self.device, self.output = config, processes, device, Path(config.output)
-        self.embedder: Embedder = embedder(config.embedder, device=str(device), dtype=config.embedder_dtype)
-        self.tokenizer = self._tokenizer()
-        self.hypothesizer: InversionModel | None = None
+    config: T5TrainConfig
+    hypothesizer: InversionModel | None = None
 
     def rows(self) -> tuple[Rows, Rows]:
-        """For training and for evaluation."""
-        config = self.config
-        rows = self._open(config.texts, config.vectors, config.hypotheses, "", config.use_less_data)
-        if not config.eval_texts:
-            train, held = hold_out(rows, config.max_eval_samples)
-        else:
-            train = rows
-            held = self._open(config.eval_texts, None, None, "eval-", config.max_eval_samples)
+        train, held = super().rows()
         if train.hypotheses is not None:
             kept = not_yet_right(train, train.hypotheses)
             if not len(kept):
@@ -56,7 +44,6 @@ class Preparation:
                 )
             log.info("%d rows left out: their hypothesis is right already, or empty", len(train) - len(kept))
             train = train.part(kept)
-        log.info("%d texts to train on, %d held out", len(train), len(held))
         return train, held
 
     def network(self) -> EncoderDecoderNetwork:
@@ -89,62 +76,20 @@ class Preparation:
             self.hypothesizer = model
         return self.hypothesizer
 
-    def _open(
-        self,
-        sources: Sequence[SourceConfig],
-        vectors: str | None,
-        hypotheses: str | None,
-        prefix: str,
-        limit: int | None,
-    ) -> Rows:
-        """Rows of texts, or of a folder of vectors that is there or is made of the texts now."""
+    def _complete(self, rows: Rows, made: VectorFolder, prefix: str) -> None:
+        """The hypotheses of a corrector."""
         config = self.config
-        if not config.precompute:
-            texts = self._read(sources, limit)
-            labels = TokenRows(texts, self.tokenizer, config.label_tokens)
-            return Rows(labels, np.arange(len(labels)), texts=PackedTexts(texts))
-        folder = Path(vectors) if vectors else self.output / f"{prefix}vectors"
-        if sources and not finished(folder):
-            write_vectors(
-                self._read(sources, limit), self.embedder, folder, dtype=config.store, processes=self.processes,
-                progress=self._progress("vectors"),
+        if not config.corrects:
+            return
+        place = Path(config.hypotheses) if config.hypotheses and not prefix else self.output / f"{prefix}hypotheses"
+        if config.hypothesizer and not finished(place, KIND):
+            write_hypotheses(
+                self.open_hypothesizer(), self.embedder, made.path, place, dtype=config.store,
+                processes=self.processes, progress=self._progress("hypotheses"),
             )  # fmt: skip
-        made = VectorFolder(folder)
-        check_match(made.spec, self.embedder.spec, expected_name=str(folder))
-        if made.vectors.shape[1] != self.embedder.spec.dim:
-            raise InputError(
-                f"{folder} holds vectors of {made.vectors.shape[1]} numbers, the embedder's have "
-                f"{self.embedder.spec.dim}: embed the texts again into a new folder"
-            )
-        labels = TokenRows(made.texts, self.tokenizer, config.label_tokens)
-        used = np.flatnonzero(labels.whole)[:limit]
-        if long := int((~labels.whole).sum()):
-            log.info("%d of %d texts left out: more than %d tokens", long, len(labels), config.max_seq_length)
-        if not len(used):
-            raise InputError(f"all texts of {folder} have more than {config.max_seq_length} tokens: raise it")
-        rows = Rows(labels, used, vectors=made.vectors)
-        if config.corrects:
-            place = Path(hypotheses) if hypotheses else self.output / f"{prefix}hypotheses"
-            if config.hypothesizer and not finished(place, KIND):
-                write_hypotheses(
-                    self.open_hypothesizer(), self.embedder, folder, place, dtype=config.store,
-                    processes=self.processes, progress=self._progress("hypotheses"),
-                )  # fmt: skip
-            rows.hypotheses = HypothesisFolder(place, folder)
-            check_match(made.spec, rows.hypotheses.spec, expected_name=str(folder), actual_name=str(place))
-            rows.hypothesis_tokens = TokenRows(rows.hypotheses.drafts, self.tokenizer, config.label_tokens)
-        return rows
-
-    def _read(self, sources: Sequence[SourceConfig], limit: int | None) -> list[str]:
-        texts = cut_texts(texts_of(sources, limit), self.tokenizer, self.config.label_tokens - 1)
-        if not texts:
-            raise InputError(f"{', '.join(source.path for source in sources)}: no text there; give other texts")
-        return texts
-
-    def _progress(self, what: str) -> Any:  # noqa: ANN401  (a callback, or None)
-        if self.processes.rank > 0:
-            return None
-        return lambda done, total: log.info("%s: %d of %d", what, done, total)
+        rows.hypotheses = HypothesisFolder(place, made.path)
+        check_match(made.spec, rows.hypotheses.spec, expected_name=str(made.path), actual_name=str(place))
+        rows.hypothesis_tokens = TokenRows(rows.hypotheses.drafts, self.tokenizer, config.label_tokens)
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         config = self.config
@@ -172,7 +117,7 @@ class Preparation:
             try:
                 return T5ForConditionalGeneration.from_pretrained(self.config.backbone, dtype=torch.float32)
             except Exception as error:  # offline, absent, no T5: the library has a class for each
-                raise _unfetched("backbone", self.config.backbone, error) from error
+                raise unfetched("backbone", self.config.backbone, error) from error
         return T5ForConditionalGeneration(
             T5Config(
                 vocab_size=len(self.tokenizer), d_model=sizes.d_model, d_ff=sizes.d_ff, d_kv=sizes.d_kv,
@@ -189,7 +134,7 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # offline, absent: the library has a class for each
-        raise _unfetched("tokenizer", name, error) from error
+        raise unfetched("tokenizer", name, error) from error
     if (tokenizer.pad_token_id, tokenizer.eos_token_id) != (0, 1):
         raise InputError(f"the tokenizer of {name} is none of a T5 (its <pad> must be 0 and its </s> 1): give another")
     return tokenizer
@@ -209,10 +154,3 @@ def without_dropout(module: nn.Module) -> None:
             part.p = 0.0
         elif isinstance(getattr(part, "dropout", None), float):
             setattr(part, "dropout", 0.0)  # noqa: B010  (a module's plain attribute, which mypy takes for a tensor)
-
-
-def _unfetched(what: str, name: str, error: Exception) -> CheckpointError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return CheckpointError(
-        f"{what} {name} is no folder here and cannot be fetched ({first}): give a folder or a hub id"
-    )
