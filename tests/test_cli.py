@@ -133,6 +133,8 @@ def test_help_names_every_command_and_every_flag_has_a_line(command):
         code, out, err = command(name, "--help")
         assert (code, err) == (0, "") and "--config" in out
     assert "rounds of correction" in command("invert", "--help")[1], "the help is read from the docstrings"
+    assert "examples without any condition" in command("train", "--help")[1], "and from those of a recipe's fields"
+    assert "Of AdamW, after the warm-up" in " ".join(command("train", "--family", "vec2text", "--help")[1].split())
     code, out, _ = command("--version")
     assert code == 0 and "0." in out
 

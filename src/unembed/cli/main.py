@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 import unembed
 from unembed.cli.console import typed
@@ -63,6 +63,7 @@ def fail(message: str, code: int = 2) -> NoReturn:
 
 def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
     """The parser of all commands; which recipes `train` reads depends on the command line."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what stands below a recipe's field is its help
     parser = Parser(prog="unembed", description="Turn text embeddings back into text.", version=unembed.__version__)
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, summary in COMMANDS.items():
