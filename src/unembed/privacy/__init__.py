@@ -1,0 +1,1 @@
+"""What vectors give away, and what a defence buys."""

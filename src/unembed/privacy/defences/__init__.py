@@ -1,0 +1,7 @@
+"""Changes to vectors before they are stored, so that less can be read out of them. One file each; see `base`."""
+
+from __future__ import annotations
+
+from unembed.privacy.defences.base import DEFENCES, Defence, defence
+
+__all__ = ["DEFENCES", "Defence", "defence"]
