@@ -296,7 +296,7 @@ def test_unknown_suffix_lists_the_known(tmp_path):
 def test_unknown_scheme(monkeypatch):
     refused(InputError, ["no store of kind 'nosuch'", "a file"], "nosuch://localhost/x")
     monkeypatch.setitem(base.SCHEMES, "mem", "none:none")
-    refused(InputError, ["one of", "mem://"], "nosuch://localhost/x")
+    refused(InputError, ["one of", "mem:"], "nosuch://localhost/x")
 
 
 def test_a_store_is_one_module_and_one_line(monkeypatch):

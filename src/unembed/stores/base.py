@@ -10,9 +10,10 @@ one line in `SCHEMES`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +22,14 @@ import numpy as np
 
 from unembed.errors import InputError
 
-# scheme of "scheme://..." -> "module:function". Modules are imported only when one of their sources is opened.
-SCHEMES: dict[str, str] = {}
+# kind of "KIND:..." -> "module:function". Modules are imported only when one of their sources is opened.
+SCHEMES: dict[str, str] = {
+    "faiss": "unembed.stores.faiss:open_source",
+    "chroma": "unembed.stores.chroma:open_source",
+    "qdrant": "unembed.stores.qdrant:open_source",
+    "lancedb": "unembed.stores.lancedb:open_source",
+    "pgvector": "unembed.stores.pgvector:open_source",
+}
 _FILES = "unembed.stores.files:open_source"
 
 
@@ -51,6 +58,8 @@ class VectorSource(ABC):
     """Of the vectors in each batch."""
     own_ids: bool = False
     """Whether the ids come from the source; row numbers, its alternative, need no check for duplicates."""
+    fields: Sequence[str] = ()
+    """What else lies beside each vector, by name; often the real leak."""
 
     @abstractmethod
     def _read(self, size: int) -> Iterator[VectorBatch]:
@@ -77,6 +86,28 @@ class VectorSource(ABC):
                     seen.add(name)
             yield batch
 
+    def sample(self, n: int, seed: int = 0, size: int = 1024) -> VectorBatch:
+        """`n` vectors of the source, or all if it has fewer: those whose ids come first when ids are mixed by the seed.
+
+        The same ids give the same sample whatever their order, and a smaller sample is the start of a larger one, so an
+        interrupted or enlarged run goes on with what it has. One pass over the source, with `n` vectors in memory.
+        """
+        if n < 1:
+            raise InputError(f"a sample of {n}: give at least 1")
+        kept: list[tuple[int, str, np.ndarray, str | None]] = []
+        for batch in self.batches(size):
+            mixed = [_mixed(name, seed) for name in batch.ids]
+            bar = kept[-1][0] if len(kept) == n else None
+            for i, number in enumerate(mixed):
+                if bar is None or number < bar:
+                    kept.append((number, batch.ids[i], batch.vectors[i], batch.texts[i] if batch.texts else None))
+            kept = sorted(kept, key=lambda entry: entry[:2])[:n]
+        if not kept:
+            return VectorBatch([], np.empty((0, self.dim), self.dtype), None)
+        _, ids, vectors, texts = zip(*kept, strict=True)
+        known = [text for text in texts if text is not None]
+        return VectorBatch(list(ids), np.stack(vectors), known if len(known) == len(ids) else None)
+
     def close(self) -> None:  # noqa: B027  (most sources hold nothing open between batches)
         """Let go of files and connections. Safe to call twice."""
 
@@ -89,6 +120,11 @@ class VectorSource(ABC):
         self.close()
 
 
+def _mixed(name: str, seed: int) -> int:
+    """A number that depends on an id and a seed alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")
+
+
 def open_vectors(
     source: str,
     *,
@@ -96,7 +132,7 @@ def open_vectors(
     vector_field: str | None = None,
     text_field: str | None = None,
 ) -> VectorSource:
-    """Open a file (by its suffix), standard input (`-`, JSON Lines) or a store (`scheme://...`).
+    """Open a file (by its suffix), standard input (`-`, JSON Lines) or a store (`KIND:PLACE#PART`).
 
     ids_field, text_field: the field, column or array with the ids and the texts. None takes "id"/"ids" and
     "text"/"texts" where they exist; "" ignores them. Without ids the row numbers serve, "0", "1", ...
@@ -105,14 +141,11 @@ def open_vectors(
     StorageError on a damaged or unreadable one, MissingExtra when the package that reads it is not installed.
     """
     source = str(source)
-    scheme, mark, _ = source.partition("://")
-    if not mark:
-        target = _FILES
-    elif scheme.lower() in SCHEMES:
-        target = SCHEMES[scheme.lower()]
-    else:
-        known = ", ".join(f"{name}://" for name in sorted(SCHEMES))
-        raise InputError(f"{source}: no store of kind {scheme!r}; give {f'one of {known}, or ' if known else ''}a file")
+    kind = source.partition(":")[0].lower()
+    target = SCHEMES.get(kind, _FILES)
+    if "://" in source and kind not in SCHEMES:
+        known = ", ".join(f"{name}:" for name in sorted(SCHEMES))
+        raise InputError(f"{source}: no store of kind {kind!r}; give one of {known}, or a file")
     module, function = target.split(":")
     opener: Any = getattr(importlib.import_module(module), function)
     return opener(source, ids_field=ids_field, vector_field=vector_field, text_field=text_field)

@@ -11,7 +11,7 @@ import numpy as np
 from unembed.errors import InputError, StorageError, UnembedError
 
 IDS = ("id", "ids")
-TEXTS = ("text", "texts")
+TEXTS = ("text", "texts", "document", "page_content", "content")
 VECTORS = ("vector", "embedding", "vectors", "embeddings")
 
 
@@ -94,4 +94,19 @@ def readable(source: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise StorageError(
             f"{source}: damaged, cut short or not what its name says ({reason}); copy it anew"
+        ) from error
+
+
+@contextmanager
+def reached(source: str) -> Iterator[None]:
+    """Errors of a store's client, as one-line StorageErrors; our own errors pass. It must enclose nothing else."""
+    try:
+        yield
+    except (UnembedError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StorageError(
+            f"{source}: the store does not answer as it should ({reason}); check that it runs, its address, and that "
+            "you may read it"
         ) from error

@@ -31,6 +31,7 @@ FORMATS: dict[str, str] = {
     ".jsonl": "unembed.stores.jsonl:JsonlSource",
     ".jsonl.gz": "unembed.stores.jsonl:JsonlSource",
     ".ndjson": "unembed.stores.jsonl:JsonlSource",
+    ".faiss": "unembed.stores.faiss:FaissSource",
 }
 
 

@@ -43,6 +43,7 @@ class JsonlSource(VectorSource):
             self._vectors = choose_vectors(where, vector_field, names, fitting, "a list of numbers")
             self._ids = choose(where, "ids", ids_field, names, IDS)
             self._texts = choose(where, "texts", text_field, names, TEXTS)
+            self.fields = [name for name in names if name not in (self._ids, self._vectors, self._texts)]
         else:
             for what, name in (("ids", ids_field), ("vectors", vector_field), ("texts", text_field)):
                 if name:

