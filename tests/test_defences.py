@@ -19,9 +19,7 @@ def unit(n, d=D, seed=1):
 
 
 def settings(name):
-    cls = defence_class(name)
-    fitting = [s for s in cls.ladder if "dimensions" not in cls.knob or s <= D]
-    return [s for s in fitting if name != "product-quantisation" or D % s == 0]
+    return defence_class(name).settings(D)
 
 
 def cosines(a, b):

@@ -1,4 +1,4 @@
-"""The plots, with matplotlib (extra `plot`): searches, and how well probabilities are calibrated."""
+"""The plots, with matplotlib (extra `plot`): searches, calibrations, and defences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
     from unembed.confidence import Reliability
+    from unembed.privacy.comparison import Leak
     from unembed.search.types import Inversion
 
 
@@ -59,4 +60,32 @@ def plot_reliability(outcomes: Mapping[str, Reliability], path: str | Path) -> N
         axes.scatter(predicted, observed, s=[200 * n / part.n + 8 for n in counts], color=line[0].get_color())
     axes.set(xlabel="probability given", ylabel="share that came true", xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="upper left")
+    _save(figure, path)
+
+
+def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
+    """Draw what the worst attacker reads (token F1, with its interval) against what the defence costs a search (loss of
+    nDCG@10), a line for each defence, into an image file. Raises as `plot_traces`."""
+    from unembed.privacy.comparison import worst
+
+    figure = _figure(8, 5)
+    axes = figure.subplots()
+    lines: dict[str, list[Leak]] = {}
+    for leak in worst(leaks):
+        lines.setdefault(leak.defence, []).append(leak)
+    for name, points in lines.items():
+        points = sorted(points, key=lambda leak: leak.loss)
+        scores = [leak.scores["token_f1"] for leak in points]
+        x, y = [100 * leak.loss for leak in points], [score["value"] for score in scores]
+        if name == "none":
+            axes.axhline(y[0], color="0.5", linestyle="--", label="no defence")
+            continue
+        spread = [
+            [score["value"] - score["low"] for score in scores],
+            [score["high"] - score["value"] for score in scores],
+        ]
+        axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=2, linewidth=1, label=name)
+    axes.set(xlabel="loss of nDCG@10, %", ylabel="token F1 of the worst attacker")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize="small", ncols=2)
     _save(figure, path)

@@ -47,8 +47,8 @@ def invert(
 
     Args:
         text: a text to embed and invert.
-        vectors: a file of vectors (.npy, .npz, .parquet, .jsonl, .safetensors, .faiss), - for JSON lines on standard input,
-            or a store such as qdrant://HOST:PORT/COLLECTION.
+        vectors: a file of vectors (.npy, .npz, .parquet, .jsonl, .safetensors, .faiss), - for JSON lines on standard
+            input, or a store such as qdrant://HOST:PORT/COLLECTION.
         output: JSONL file for the results; a run that was stopped goes on where it was. Without it: a table.
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder that made the vectors; by default the one that the model was trained on.

@@ -28,6 +28,7 @@ COMMANDS = {
     "hypothesize": "write the first hypotheses that a corrector is trained on",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "defend": "compare defences at matched utility, against every attacker",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
     "models": "list the models that are known, describe, fetch or convert one",

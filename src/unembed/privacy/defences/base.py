@@ -53,13 +53,18 @@ class Defence(ABC):
     random: ClassVar[bool] = False
     """Whether the same vector is stored differently each time, so that averaging helps an attacker."""
     secret: ClassVar[bool] = False
-    """Whether it rests on a key that the attacker does not have."""
+    """Whether it rests on a key without which an attacker cannot simulate it."""
 
     def __init__(self, strength: float, key: int = 0) -> None:
         """strength: the knob. key: the secret, of those that have one. Raises InputError beyond what makes sense."""
         self.strength, self.key = float(strength), key
         if not np.isfinite(self.strength) or problem(self):
             raise InputError(f"defence {self.name}: {self.knob} {strength:g} makes no sense{problem(self)}")
+
+    @classmethod
+    def settings(cls, d: int) -> list[float]:
+        """Those of the ladder that make sense for vectors of d numbers."""
+        return [float(strength) for strength in cls.ladder]
 
     def allowed(self) -> tuple[float, float]:
         """The smallest and the largest setting."""

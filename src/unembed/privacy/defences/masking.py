@@ -8,15 +8,14 @@ from unembed.privacy.defences.base import Defence, as_long_as
 
 
 class Masking(Defence):
-    """The same secret share of the dimensions is zero in every vector. Whoever sees a few vectors sees which; what they
-    held is gone."""
+    """The same share of the dimensions, drawn once by the key, is zero in every vector. Whoever sees a few vectors sees
+    which, so it is no secret; but what they held is gone."""
 
     name = "masking"
     knob = "share of the dimensions"
     source = "Chen et al., ACL 2024 (masking for multilingual embeddings)"
     ladder = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     continuous = True
-    secret = True
 
     def allowed(self) -> tuple[float, float]:
         return 0, 0.999

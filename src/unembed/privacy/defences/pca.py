@@ -20,6 +20,10 @@ class Pca(Defence):
     ladder = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64, 32, 16)
     _directions: np.ndarray | None = None
 
+    @classmethod
+    def settings(cls, d: int) -> list[float]:
+        return [strength for strength in super().settings(d) if strength < d]
+
     def allowed(self) -> tuple[float, float]:
         return 1, 65_536
 

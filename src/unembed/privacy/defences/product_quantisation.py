@@ -23,6 +23,10 @@ class ProductQuantisation(Defence):
     ladder = (192, 128, 96, 64, 48, 32, 16, 8)
     _quantiser: Any = None
 
+    @classmethod
+    def settings(cls, d: int) -> list[float]:
+        return [strength for strength in super().settings(d) if d % strength == 0]
+
     def allowed(self) -> tuple[float, float]:
         return 1, 65_536
 
@@ -32,8 +36,8 @@ class ProductQuantisation(Defence):
         n, d = vectors.shape
         parts = int(self.strength)
         if d % parts:
-            fitting = [m for m in self.ladder if d % m == 0]
-            raise InputError(f"{d} numbers cannot be cut into {parts} equal parts: try {', '.join(map(str, fitting))}")
+            fitting = ", ".join(f"{m:g}" for m in self.settings(d))
+            raise InputError(f"{d} numbers cannot be cut into {parts} equal parts: try {fitting}")
         if n < 2**BITS:
             raise InputError(f"{n} vectors are too few to learn {2**BITS} centroids from: give more")
         self._quantiser = faiss.ProductQuantizer(d, parts, BITS)

@@ -9,7 +9,8 @@ from unembed.privacy.defences.base import Defence, sphere
 
 class ScaleAndPerturb(Defence):
     """A secret factor s, and noise uniform in a ball of radius s · β / 4: of two texts, the one nearer to a third stays
-    the nearer if the distances differ by more than β. Queries are encrypted in the same way."""
+    the nearer if the distances differ by more than β. Queries are encrypted in the same way. A cosine does not see the
+    factor, so what protects is the noise."""
 
     name = "scale-and-perturb"
     knob = "β, in units of distance"
@@ -17,7 +18,6 @@ class ScaleAndPerturb(Defence):
     ladder = (0.05, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     continuous = True
     random = True
-    secret = True
 
     def queries(self, vectors: np.ndarray) -> np.ndarray:
         return self.apply(vectors, seed=1)

@@ -16,6 +16,10 @@ class Truncation(Defence):
     source = "Kusupati et al., NeurIPS 2022"
     ladder = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64, 32, 16)
 
+    @classmethod
+    def settings(cls, d: int) -> list[float]:
+        return [strength for strength in super().settings(d) if strength < d]
+
     def allowed(self) -> tuple[float, float]:
         return 1, 65_536
 

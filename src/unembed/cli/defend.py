@@ -1,0 +1,142 @@
+"""`unembed defend`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unembed.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from unembed.privacy.comparison import Leak
+
+
+def defend(
+    corpus: str,
+    output: str,
+    model: str = "all-MiniLM-L6-v2",
+    embedder: str | None = None,
+    defences: list[str] | None = None,
+    utility_drop: list[float] | float = [0, 1, 3, 10],  # noqa: B006  (never changed; jsonargparse shows it)
+    pairs: list[int] | int = [100, 1000],  # noqa: B006
+    n: int = 100,
+    tokens: int = 16,
+    steps: int = 0,
+    consensus: int = 32,
+    seed: int = 0,
+    device: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Compare defences at matched utility: what every attacker still reads where a search loses so and so much.
+
+    Args:
+        corpus: a folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv): utility is nDCG@10 on it, and
+            the attacked texts are cut out of its documents.
+        output: folder for leaks.jsonl (the state: the same command goes on), report.json, report.md and pareto.png.
+        model: the inverter that the attackers have.
+        embedder: by default the one that the model was trained on.
+        defences: some of those that there are; by default all.
+        utility_drop: losses of nDCG@10 that are allowed, in percent.
+        pairs: how many known texts the aligning attackers have.
+        n: texts that are attacked.
+        tokens: their length, in the embedder's tokens.
+        steps: rounds of correction that the inverter makes, in which case there is no consensus.
+        consensus: samples of the inverter, of which the one that agrees best with the others is taken.
+        seed: same seed, same results.
+        device: by default the best there is.
+        dry_run: say what would be done, and do nothing.
+        overwrite: start afresh where the output holds a run already.
+        quiet: no progress.
+    """
+    from unembed.cli.console import console, progress, table
+    from unembed.evaluation import hardware
+    from unembed.inverter import load
+    from unembed.privacy.attackers import attackers
+    from unembed.privacy.comparison import Leak, leaks, matched, prepare, worst
+    from unembed.privacy.defences import DEFENCES
+    from unembed.privacy.report import as_markdown
+    from unembed.privacy.retrieval import read_retrieval
+    from unembed.results import ResultFile, read_results
+
+    names = defences or list(DEFENCES)
+    if unknown := [name for name in names if name not in DEFENCES]:
+        raise InputError(f"no defence is called '{unknown[0]}': choose {', '.join(DEFENCES)}")
+    drops = [utility_drop] if isinstance(utility_drop, int | float) else utility_drop
+    known = [pairs] if isinstance(pairs, int) else pairs
+    if not drops or min(drops) < 0 or max(drops) >= 100:
+        raise InputError(f"utility_drop is {drops}: give percentages from 0 to below 100")
+    judged = read_retrieval(corpus)
+    crew = attackers(known)
+    inversions = n * (1 + len(names) * len(drops) * len(crew))
+    if dry_run:
+        console().print(
+            f"{len(judged.documents)} documents and {len(judged.queries)} queries to embed; {len(names)} defences, at "
+            f"{len(drops)} losses of nDCG@10, {len(crew)} attackers: at most {inversions} inversions",
+            markup=False,
+        )
+        return 0
+    folder = Path(output)
+    settings = {
+        "model": model, "embedder": embedder, "corpus": judged.name, "n": n, "tokens": tokens, "steps": steps,
+        "consensus": 0 if steps else consensus, "pairs": known, "seed": seed,
+    }  # fmt: skip
+    search = {"steps": steps, "consensus": settings["consensus"]}
+    with ResultFile(folder / "leaks.jsonl", settings, kind="defend", overwrite=overwrite) as file:
+        inverter = load(model, embedder, device=device)
+        sizes = {"n": n, "tokens": tokens, "pairs": max(known, default=0)}
+        ground = prepare(inverter, judged, folder, **sizes, seed=seed)
+        with progress(len(names), "settings", quiet) as bar:
+            found = []
+            for name in names:
+                found += matched(ground, name, [drop / 100 for drop in drops])
+                bar.update()
+        with progress(None, "attacks", quiet) as bar:
+            for leak in leaks(inverter, ground, found, crew, done=file.done(), seed=seed, **search):
+                file.append([leak.to_dict()])
+                bar.update(n)
+    rows = [Leak(**row) for row in read_results(folder / "leaks.jsonl")[1]]
+    report = {
+        "settings": {**settings, **hardware()}, "matched": [asdict(setting) for setting in found],
+        "attackers": {attacker.name: attacker.knows for attacker in crew},
+        "worst": [leak.to_dict() for leak in worst(rows)], "leaks": [leak.to_dict() for leak in rows],
+    }  # fmt: skip
+    _write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    _write(folder / "report.md", as_markdown(report))
+    _draw(rows, folder / "pareto.png")
+    columns = [("defence", "left"), ("setting", "right"), ("loss %", "right"), ("worst attacker", "left")]
+    columns += [("token F1", "right"), ("exact %", "right"), ("looked up %", "right")]
+    console().print(table(columns, [_cells(leak) for leak in worst(rows)]))
+    console().print(f"the report is in {folder}/report.md", markup=False)
+    return 0
+
+
+def _cells(leak: Leak) -> tuple[Any, ...]:
+    return (
+        leak.defence, f"{leak.strength:.4g}", f"{100 * leak.loss:.1f}", leak.attacker,
+        f"{leak.scores['token_f1']['value']:.3f}", f"{100 * leak.scores['exact_uncased']['value']:.0f}",
+        f"{100 * leak.found['value']:.0f}",
+    )  # fmt: skip
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path} ({error.strerror}): what was measured is kept; run the same command"
+        ) from error
+
+
+def _draw(rows: list[Leak], path: Path) -> None:
+    """The plot, where matplotlib is installed."""
+    from unembed.errors import MissingExtra
+    from unembed.plots import plot_defences
+
+    try:
+        plot_defences(rows, path)
+    except MissingExtra:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""How an attacker brings stored vectors back into the space that an inverter reads.
+
+Each attacker knows more than the one before. What it gives back goes through the same inverter and the same look-up, so
+that they are compared by what they know alone.
+
+Shapes: n attacked vectors, m public texts, p known pairs; d numbers of a clean vector, s of a stored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unembed.alignment import align
+from unembed.privacy.defences.base import Defence
+
+TIMES = 10
+"""Storings of one vector that the averaging attacker has seen."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What attackers may look at; each takes what its threat model gives it."""
+
+    defence: Defence
+    """The mechanism and its setting. Attackers simulate it with a key of their own."""
+    stored: list[np.ndarray]
+    """The attacked vectors [n, s] as they were stored once, twice, …: what changes between them is the defence's
+    random numbers."""
+    public: np.ndarray
+    """Clean vectors [m, d] of texts that are not in the store."""
+    known: tuple[np.ndarray, np.ndarray]
+    """Vectors of texts in the store that the attacker knows: clean [p, d], and stored [p, s]."""
+    seed: int = 0
+
+    def simulated(self, times: int = 1) -> np.ndarray:
+        """The public texts as the defence would store them [m, s], the mean of so many times."""
+        made = type(self.defence)(self.defence.strength, self.own_key).fit(self.public)
+        return np.mean([made.apply(self.public, seed=self.seed + 1000 + i) for i in range(times)], axis=0)
+
+    @property
+    def own_key(self) -> int:
+        """The attacker's, where the key is a secret; otherwise the one that everybody can see."""
+        return self.defence.key + self.defence.secret
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """Stored vectors → clean ones, float32 [n, d]; None where it knows nothing that helps against this defence."""
+
+    name: str
+    knows: str
+    restore: Callable[[View], np.ndarray | None]
+    pairs: int = 0
+    """Known pairs that it needs."""
+
+
+def static(view: View) -> np.ndarray:
+    """The stored vectors as they are, filled up with zeros where the defence left out dimensions."""
+    return filled(view.stored[0], view.public.shape[1])
+
+
+def denoising(view: View) -> np.ndarray | None:
+    """The linear map from simulated to clean vectors that is best on public texts."""
+    if view.defence.secret:
+        return None
+    return align(_unit(view.simulated()), view.public, view.seed)(_unit(view.stored[0]))
+
+
+def averaging(view: View) -> np.ndarray | None:
+    """The mean of several storings, then denoised as such."""
+    if not view.defence.random or view.defence.secret or len(view.stored) < 2:
+        return None
+    return align(_unit(view.simulated(len(view.stored))), view.public, view.seed)(_unit(np.mean(view.stored, axis=0)))
+
+
+def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
+    """The linear map that is best on so many known pairs; needs neither the mechanism nor the key."""
+
+    def restore(view: View) -> np.ndarray | None:
+        clean, stored = view.known
+        if len(clean) < pairs:
+            return None
+        return align(_unit(stored[:pairs]), clean[:pairs], view.seed)(_unit(view.stored[0]))
+
+    return restore
+
+
+def attackers(pairs: Sequence[int] = (100, 1000)) -> list[Attacker]:
+    """All of them, from the one that knows least."""
+    return [
+        Attacker("static", "the stored vectors and the embedder's name", static),
+        Attacker("denoising", "also the defence and its setting, not its key", denoising),
+        Attacker("averaging", f"also {TIMES} storings of each text", averaging),
+        *(
+            Attacker(f"{n} pairs", f"{n} texts in the store and which vectors are theirs", aligning(n), n)
+            for n in pairs
+        ),
+    ]
+
+
+def filled(stored: np.ndarray, d: int) -> np.ndarray:
+    """[n, s] → [n, d]: zeros where dimensions are missing."""
+    out = np.zeros((len(stored), d), dtype=np.float32)
+    out[:, : stored.shape[1]] = stored
+    return out
+
+
+def look_up(restored: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """For each restored vector [n, d] the row of the nearest of the candidates' clean vectors [c, d], by cosine: the
+    attacker holds a collection of texts and asks which of them this one is."""
+    return (_unit(restored) @ _unit(candidates).T).argmax(axis=1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """At length 1: stores compare by cosine, so lengths say nothing. Zero vectors stay."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -1,0 +1,227 @@
+"""What a defence buys: what can still be read out of the vectors at the setting that costs a search so and so much.
+
+For each defence and each loss of nDCG@10 that is allowed, the strongest setting within it; there, every attacker. The
+headline is always the attacker who gets most.
+
+Shapes: N documents, q queries, n attacked texts, d numbers of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unembed.errors import InputError
+from unembed.inverter import Inverter
+from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs
+from unembed.privacy.attackers import TIMES, Attacker, View, look_up
+from unembed.privacy.defences import defence
+from unembed.privacy.defences.base import Defence, defence_class
+from unembed.privacy.retrieval import RetrievalSet, ndcg
+from unembed.rare import rare_strings, stands_in
+from unembed.training.vectors import VectorFolder, write_vectors
+
+ROUNDING = 0.0005
+"""A loss is rounded to a tenth of a percent before it is compared with what is allowed."""
+HALVINGS = 5
+"""Of the distance between two settings of a ladder, where settings between them make sense."""
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """All that defences are compared on. Vectors are clean, float32 [·, d]."""
+
+    judged: RetrievalSet
+    documents: np.ndarray
+    queries: np.ndarray
+    texts: list[str]
+    """The attacked texts."""
+    vectors: np.ndarray
+    known: np.ndarray
+    """Of texts whose stored vectors an attacker may know."""
+    public: np.ndarray
+    """Of texts that are not in the store."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A defence at the strongest setting within an allowed loss."""
+
+    defence: str
+    allowed: float
+    """Loss of nDCG@10, as a share."""
+    strength: float | None
+    """None where even the mildest setting costs more."""
+    loss: float = 0.0
+    """As measured, as a share."""
+    difference: Estimate | None = None
+    """Of nDCG@10 to that of clean vectors, paired by query."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What one attacker gets out of one setting."""
+
+    id: str
+    defence: str
+    allowed: float
+    strength: float | None
+    loss: float
+    attacker: str
+    cosine: dict[str, Any]
+    """Of the restored to the clean vectors."""
+    found: dict[str, Any]
+    """Share of the texts that a look-up among known texts finds."""
+    scores: dict[str, Any]
+    """Of the inverter's texts: exact_uncased, token_f1, bleu."""
+    rare: dict[str, Any] = field(default_factory=dict)
+    """Share of the names, numbers, dates, … that stand in them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def prepare(
+    inverter: Inverter, judged: RetrievalSet, folder: Path, *, n: int = 100, tokens: int = 16, pairs: int = 1000,
+    public: int = 2000, seed: int = 0,
+) -> Ground:  # fmt: skip
+    """Embed a retrieval set, and cut texts of `tokens` tokens out of its documents: `n` to attack, up to `pairs` that
+    an attacker knows, and up to `public` that are not in the store. No document gives two of them. The vectors of
+    documents and queries are kept in `folder`.
+
+    Raises InputError where it has too few documents for that.
+    """
+    order = np.random.default_rng(seed).permutation(len(judged.documents))
+    cuts = (inverter.embedder.cut(judged.documents[row], tokens) for row in order)
+    texts = [text for text in dict.fromkeys(cuts) if text]
+    if len(texts) < n + 100:
+        raise InputError(
+            f"{judged.name} has {len(texts)} documents of {tokens} tokens or more, which is too few for {n} attacked "
+            "texts and 100 others: give a larger set, or lower n or tokens"
+        )
+    known = min(pairs, (len(texts) - n) // 2)
+    parts = texts[:n], texts[n : n + known], texts[n + known : n + known + public]
+    vectors, known_vectors, public_vectors = (inverter.embedder.encode(part) for part in parts)
+    return Ground(
+        judged, _kept(inverter, judged.documents, folder / "documents"),
+        _kept(inverter, judged.queries, folder / "queries"), parts[0], vectors, known_vectors, public_vectors,
+    )  # fmt: skip
+
+
+def _kept(inverter: Inverter, texts: list[str], folder: Path) -> np.ndarray:
+    write_vectors(texts, inverter.embedder, folder)
+    return np.asarray(VectorFolder(folder).vectors)
+
+
+def made(ground: Ground, name: str, strength: float) -> Defence:
+    """A defence, fitted to the documents as the store's owner would."""
+    return defence(name, strength).fit(ground.documents)
+
+
+def matched(ground: Ground, name: str, allowed: Sequence[float]) -> list[Setting]:
+    """For each allowed loss the strongest setting of a defence within it."""
+    clean = ndcg(ground.documents, ground.queries, ground.judged.judged)
+
+    @cache
+    def scores(strength: float) -> np.ndarray:
+        guard = made(ground, name, strength)
+        return ndcg(guard.apply(ground.documents), guard.queries(ground.queries), ground.judged.judged)
+
+    def loss(strength: float) -> float:
+        return float(1 - scores(strength).mean() / clean.mean())
+
+    found = []
+    for limit in allowed:
+        strength = strongest(defence_class(name), loss, limit + ROUNDING, ground.documents.shape[1])
+        if strength is None:
+            found.append(Setting(name, limit, None))
+        else:
+            difference = paired_difference(scores(strength), clean)
+            found.append(Setting(name, limit, strength, loss(strength), difference))
+    return found
+
+
+def strongest(kind: type[Defence], loss: Callable[[float], float], limit: float, d: int) -> float | None:
+    """The last setting of the ladder, from its mildest on, before one costs more than `limit`; between the two, where
+    settings between them make sense, the strongest that does not. None if the mildest costs more."""
+    kept: float | None = None
+    for rung in kind.settings(d):
+        if loss(rung) <= limit:
+            kept = rung
+            continue
+        if kind.continuous and kept is not None:
+            low, high = kept, rung
+            for _ in range(HALVINGS):
+                middle = float(np.sqrt(low * high))
+                low, high = (middle, high) if loss(middle) <= limit else (low, middle)
+            kept = low
+        return kept
+    return kept
+
+
+def leaks(
+    inverter: Inverter, ground: Ground, settings: Sequence[Setting], attackers: Sequence[Attacker], *,
+    done: set[str] = frozenset(), seed: int = 0, **search: Any,  # type: ignore[assignment]  # noqa: ANN401
+) -> Iterator[Leak]:  # fmt: skip
+    """What each attacker gets at each setting that there is, those with an id in `done` left out; first of all without
+    any defence. `search`: as for `Inverter.invert`."""
+    clean = Attacker("static", "the vectors", lambda view: view.stored[0])
+    for setting, attacker in [(Setting(NONE, 0.0, 0.0), clean), *((s, a) for s in settings for a in attackers)]:
+        name = f"{setting.defence}/{setting.allowed:g}/{attacker.name}"
+        if name in done or setting.strength is None:
+            continue
+        restored = ground.vectors if setting.defence == NONE else _restored(ground, setting, attacker, seed)
+        if restored is not None:
+            yield _leak(inverter, ground, name, setting, attacker, restored, seed, search)
+
+
+def _restored(ground: Ground, setting: Setting, attacker: Attacker, seed: int) -> np.ndarray | None:
+    assert setting.strength is not None
+    guard = made(ground, setting.defence, setting.strength)
+    times = TIMES if attacker.name == "averaging" and guard.random else 1
+    stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(times)]
+    known = ground.known, guard.apply(ground.known, seed=seed + times)
+    return attacker.restore(View(guard, stored, ground.public, known, seed))
+
+
+def _leak(
+    inverter: Inverter, ground: Ground, name: str, setting: Setting, attacker: Attacker, restored: np.ndarray,
+    seed: int, search: dict[str, Any],
+) -> Leak:  # fmt: skip
+    lengths = np.linalg.norm(restored, axis=1, keepdims=True)
+    usable = np.where(
+        lengths > 0, restored / np.maximum(lengths, 1e-30), ground.public[:1]
+    )  # a zero vector says nothing
+    texts = [inversion.text for inversion in inverter.invert(usable, seed=seed, normalize=True, **search)]
+    scores = score_pairs(ground.texts, texts).summary
+    cosines = (usable * ground.vectors).sum(axis=1) / np.linalg.norm(ground.vectors, axis=1)
+    candidates = np.concatenate([ground.vectors, ground.known, ground.public])
+    found = look_up(usable, candidates) == np.arange(len(ground.texts))
+    rare = [
+        float(stands_in(string, text))
+        for reference, text in zip(ground.texts, texts, strict=True)
+        for strings in rare_strings(reference).values()
+        for string in strings
+    ]
+    return Leak(
+        name, setting.defence, setting.allowed, setting.strength, setting.loss, attacker.name,
+        bootstrap(cosines).to_dict(), bootstrap(found.astype(float)).to_dict(),
+        {key: scores[key].to_dict() for key in ("exact_uncased", "token_f1", "bleu")},
+        bootstrap(rare).to_dict() if rare else {},
+    )  # fmt: skip
+
+
+def worst(rows: Sequence[Leak], measure: str = "token_f1") -> list[Leak]:
+    """For each defence and allowed loss the attacker who gets most, in the order of the rows."""
+    best: dict[tuple[str, float], Leak] = {}
+    for row in rows:
+        key = row.defence, row.allowed
+        if key not in best or row.scores[measure]["value"] > best[key].scores[measure]["value"]:
+            best[key] = row
+    return list(best.values())

@@ -1,0 +1,147 @@
+"""The comparison of defences: attackers, matched settings, the command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from unembed.errors import InputError
+from unembed.privacy.attackers import View, attackers, look_up
+from unembed.privacy.comparison import matched, prepare, strongest
+from unembed.privacy.defences import defence
+from unembed.privacy.defences.base import defence_class
+from unembed.privacy.retrieval import read_retrieval
+
+D = 48
+
+
+def cosine(a, b):
+    return float(((a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean())
+
+
+@pytest.fixture(scope="module")
+def clean():
+    """Vectors whose numbers go together, as those of embedders do."""
+    rows = np.random.default_rng(0).standard_normal((1200, D)) * np.geomspace(2, 0.05, D)
+    rows @= defence("rotation", 1, key=77).matrix(D)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def view(clean, name, strength, key=5):
+    guard = defence(name, strength, key).fit(clean)
+    stored = [guard.apply(clean[:100], seed=i) for i in range(10)]
+    return View(guard, stored, clean[400:], (clean[100:400], guard.apply(clean[100:400], seed=99)))
+
+
+def restored(seen, n=100):
+    return {crew.name: crew.restore(seen) for crew in attackers([n])}
+
+
+def test_a_rotation_falls_to_known_pairs_and_to_nobody_else(clean):
+    got = restored(view(clean, "rotation", 1))
+    assert got["denoising"] is None and got["averaging"] is None
+    assert abs(cosine(got["static"], clean[:100])) < 0.2 and cosine(got["100 pairs"], clean[:100]) > 0.99
+    assert attackers([1000])[-1].restore(view(clean, "rotation", 1)) is None, "that many are not known"
+
+
+def test_noise_falls_to_averaging(clean):
+    got = {name: cosine(rows, clean[:100]) for name, rows in restored(view(clean, "gaussian", 0.15)).items()}
+    assert got["static"] < got["denoising"] < got["averaging"] and got["averaging"] > 0.9
+
+
+@pytest.mark.parametrize(("name", "strength"), [("truncation", 24), ("pca", 24), ("masking", 0.5)])
+def test_dimensions_that_are_left_out_are_guessed_from_the_others(clean, name, strength):
+    got = restored(view(clean, name, strength))
+    assert got["averaging"] is None, "nothing changes between two storings"
+    assert got["static"].shape == got["denoising"].shape == (100, D)
+    assert cosine(got["denoising"], clean[:100]) > cosine(got["static"], clean[:100]) + 0.05
+
+
+def test_a_look_up_finds_the_nearest(clean):
+    assert np.array_equal(look_up(3 * clean[10:20], clean), np.arange(10, 20))
+
+
+def test_the_strongest_setting_within_a_loss():
+    gaussian = defence_class("gaussian")
+    kept = strongest(gaussian, lambda strength: strength / 10, 0.004, D)
+    assert kept == pytest.approx(0.04, rel=0.03) and kept <= 0.04, "between 0.03 and 0.05 of the ladder"
+    assert strongest(gaussian, lambda strength: 1.0, 0.1, D) is None
+    assert strongest(gaussian, lambda strength: 0.0, 0.1, D) == gaussian.ladder[-1]
+    assert strongest(defence_class("quantisation"), lambda bits: 1 / bits, 0.3, D) == 4, "whole bits only"
+    assert strongest(defence_class("truncation"), lambda kept: 0.0, 0.1, D) == 16, "of those below the dimension"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """140 short documents, each with a question of its own."""
+    folder = tmp_path_factory.mktemp("corpus")
+    places, things = (
+        ("Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Tunis"),
+        ("bridge", "museum", "harbour", "park"),
+    )
+    years = (1820, 1875, 1903, 1957, 1999)
+    texts = [
+        f"The {t} of {p} was opened in {y} and is still much visited." for p in places for t in things for y in years
+    ]
+    lines = [json.dumps({"_id": str(i), "title": "", "text": text}) for i, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    asked = [json.dumps({"_id": str(i), "text": text.split(" and")[0]}) for i, text in enumerate(texts[::4])]
+    (folder / "queries.jsonl").write_text("\n".join(asked), encoding="utf-8")
+    (folder / "qrels").mkdir()
+    rows = [f"{i}\t{4 * i}\t1" for i in range(len(asked))]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(rows), encoding="utf-8")
+    return folder
+
+
+def test_settings_cost_no_more_than_allowed(corpus, inverter, tmp_path):
+    ground = prepare(inverter, read_retrieval(corpus), tmp_path, n=20, tokens=12, pairs=50)
+    assert len(ground.vectors) == 20 and len(ground.known) == 50 and len(set(ground.texts)) == 20
+    found = matched(ground, "gaussian", [0.0, 0.1]) + matched(ground, "rotation", [0.0])
+    assert [setting.loss <= setting.allowed + 0.0005 for setting in found] == [True] * 3
+    assert found[0].strength < found[1].strength and abs(found[2].loss) < 1e-6
+    with pytest.raises(InputError, match="too few for 100 attacked texts"):
+        prepare(inverter, read_retrieval(corpus), tmp_path, n=100, tokens=12)
+
+
+def test_the_command_reports_the_worst_and_goes_on_where_it_was(command, corpus, tmp_path):
+    out = tmp_path / "run"
+    words = [
+        "defend", "--corpus", corpus, "-o", out, "--n", "8", "--tokens", "12", "--defences", "[rotation, quantisation]",
+        "--utility-drop", "[1]", "--pairs", "[60]", "--consensus", "4", "-q",
+    ]  # fmt: skip
+    assert "at most 72 inversions" in command(*words, "--dry-run")[1] and not out.exists()
+    code, shown, err = command(*words)
+    assert (code, err) == (0, "") and "rotation" in shown
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    leaks = {leak["id"]: leak for leak in report["leaks"]}
+    assert set(leaks) == {
+        "none/0/static", "rotation/0.01/static", "rotation/0.01/60 pairs", "quantisation/0.01/static",
+        "quantisation/0.01/denoising", "quantisation/0.01/60 pairs",
+    }  # fmt: skip
+    assert leaks["none/0/static"]["found"]["value"] == 1.0 and leaks["rotation/0.01/static"]["found"]["value"] < 0.5
+    f1 = {name: leak["scores"]["token_f1"]["value"] for name, leak in leaks.items()}
+    assert f1["none/0/static"] > f1["rotation/0.01/static"], "what is read without a defence is read out of the vectors"
+    headline = {leak["defence"]: leak["scores"]["token_f1"]["value"] for leak in report["worst"]}
+    assert headline["quantisation"] == max(f1[name] for name in f1 if name.startswith("quantisation"))
+    assert "## The worst attacker" in (out / "report.md").read_text(encoding="utf-8")
+    assert (out / "pareto.png").stat().st_size > 1000
+    state = out / "leaks.jsonl"
+    lines = state.read_text(encoding="utf-8").splitlines(keepends=True)
+    state.write_text("".join(lines[:4]) + lines[4][:20], encoding="utf-8")  # as a kill leaves it
+    assert command(*words)[0] == 0
+    assert sorted(state.read_text(encoding="utf-8").splitlines(keepends=True)) == sorted(lines), (
+        "nothing lost or doubled"
+    )
+
+
+def test_what_cannot_be_compared(command, corpus, tmp_path):
+    base = ["defend", "--corpus", corpus, "-o", tmp_path / "run"]
+    for words, said in (
+        (["--defences", "[gauss]"], "no defence is called 'gauss'"),
+        (["--utility-drop", "[-1]"], "percentages from 0"),
+        (["--corpus", tmp_path], "is no retrieval set"),
+    ):
+        code, _, err = command(*base, *words)
+        assert code == 2 and said in err and err.count("\n") == 1
