@@ -5,8 +5,7 @@
 A step is forward, backward, clipping and AdamW on one batch, bfloat16 by autocast and weights in float32, as the
 published recipes of both have it. vec2text's classes are opened from a pair and called with what its own
 `tokenize_function` makes of a text, by their public signatures; ours as `unembed train` calls them. Texts have the
-lengths, in words, of real ones, and their words are hashed to the vocabulary of a pair that was drawn. Both group texts
-by length.
+lengths, in words, of real ones, and their words are hashed to the pair's vocabulary. Both group texts by length.
 
 Stage 1 is measured with precomputed vectors (our default), and with each batch embedded on the way (its default);
 stage 2, the corrector, with precomputed vectors and hypotheses, as both do it. Each system is a process of its own, and
@@ -76,7 +75,10 @@ def ours(stage: str) -> tuple[Any, Losses]:
     judge = embedder(f"checkpoint:{PAIR['inversion']}", device="cpu")
 
     def loss(batch: dict[str, Any], mode: str) -> Any:
-        vectors = batch["vectors"] if mode == "precomputed" else torch.from_numpy(judge.encode(batch["texts"]))
+        if mode == "precomputed":
+            vectors = batch["vectors"]
+        else:
+            vectors = torch.from_numpy(judge.encode(judge.tokenizer.batch_decode(batch["ids"], True)))
         more = (batch["hypotheses"], batch["other_vectors"]) if stage == "corrector" else ()
         return net(vectors, batch["labels"], *more).loss
 
@@ -118,21 +120,21 @@ def tensors(rows: list[list[int]], seed: int) -> dict[str, Any]:
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
     generator = torch.Generator().manual_seed(seed)
     vectors, others = torch.randn(2, len(rows), DIM, generator=generator)
-    wrong = torch.where(ids > 2, 3 + (ids * 7919) % 32000, ids)
+    wrong = torch.where(ids > 3, ids - 1, ids)
     return {
         "ids": ids, "labels": ids.masked_fill(ids == 0, -100), "vectors": vectors, "other_vectors": others,
         "hypotheses": torch.nn.functional.pad(wrong, (1, 0)),
-        "texts": [" ".join(f"w{i}" for i in row[:-1]) for row in rows],
     }  # fmt: skip
 
 
-def cut(path: str, size: int, count: int) -> list[list[list[int]]]:
+def cut(path: str, vocabulary: int, size: int, count: int) -> list[list[list[int]]]:
     """`count` batches of the first words of real texts, at most LONGEST - 1, grouped by length."""
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
 
     texts = read_texts(SourceConfig(path, limit=50 * size))
-    rows = [[3 + zlib.crc32(word.encode()) % 32000 for word in text.split()[: LONGEST - 1]] + [1] for text in texts]
+    known = vocabulary - 3
+    rows = [[3 + zlib.crc32(word.encode()) % known for word in text.split()[: LONGEST - 1]] + [1] for text in texts]
     rows.sort(key=len)
     groups = [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
     return [groups[i] for i in np.random.default_rng(0).permutation(len(groups))[:count]]
@@ -221,6 +223,7 @@ def main() -> None:
         work(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
         return
     import random_pair
+    from safetensors import safe_open
     from vs_vec2text import environment, prepare
 
     from unembed.cli.console import console
@@ -244,7 +247,9 @@ def main() -> None:
         random_pair.write_pair(pair, args.settings or Path(os.environ["UNEMBED_PARITY_DIR"]) / "vec2text")
     python = args.python.absolute() if args.python else environment(HERE / ".vec2text")
     report: dict[str, Any] = {"hardware": hardware(), "threads": args.threads, "stages": {}}
-    batches = cut(args.texts, args.batch_size, args.steps + 1)
+    with safe_open(pair / PAIR["corrector"] / "model.safetensors", "pt") as file:
+        vocabulary = file.get_slice("encoder_decoder.shared.weight").get_shape()[0]
+    batches = cut(args.texts, vocabulary, args.batch_size, args.steps + 1)
     for stage in args.stages:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -47,6 +47,8 @@ class Int8(nn.Module):
     """A linear layer of int8 weights for float32 inputs and outputs: [..., in] → [..., out]."""
 
     weight = None
+    rounded: Tensor
+    scale: Tensor
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
