@@ -78,7 +78,8 @@ def ours(stage: str) -> tuple[Any, Losses]:
         if mode == "precomputed":
             vectors = batch["vectors"]
         else:
-            vectors = torch.from_numpy(judge.encode(judge.tokenizer.batch_decode(batch["ids"], True)))
+            texts = judge.tokenizer.batch_decode(batch["ids"], skip_special_tokens=True)
+            vectors = torch.from_numpy(judge.encode([text or "." for text in texts]))
         more = (batch["hypotheses"], batch["other_vectors"]) if stage == "corrector" else ()
         return net(vectors, batch["labels"], *more).loss
 
@@ -109,7 +110,7 @@ def work(system: str, stage: str, batches: str, threads: int) -> None:
         optimiser.step()
         optimiser.zero_grad()
         answer = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
-        print(json.dumps(answer | {"loss": float(loss)}), file=answers)
+        print(json.dumps(answer | {"loss": loss.item()}), file=answers)
 
 
 def tensors(rows: list[list[int]], seed: int) -> dict[str, Any]:

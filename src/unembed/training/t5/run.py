@@ -35,7 +35,7 @@ from unembed.models.encoder_decoder import IGNORED, EncoderDecoderNetwork
 from unembed.processes import Processes
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Collator, Order, Rows
-from unembed.training.t5.prepare import Preparation
+from unembed.training.t5.prepare import Preparation, carried
 
 log = logging.getLogger("unembed.train")
 
@@ -155,6 +155,8 @@ class T5Trainer(Trainer):
         self, config: T5TrainConfig, arguments: TrainingArguments, prepared: Preparation, rows: Rows, held: Rows
     ) -> None:
         self.recipe, self.tokenizer, self.spec = config, prepared.tokenizer, prepared.embedder.spec
+        # nanoV2T's format has no place for them, and neither has a corrector.
+        self.carried = None if config.corrects or config.family != "vec2text" else carried(prepared.embedder)
         net = prepared.network()
         fresh = not config.precompute
         collator = Collator(
@@ -197,6 +199,7 @@ class T5Trainer(Trainer):
         FORMATS[self.recipe.family].save(
             net, Path(output_dir or self.args.output_dir), tokenizer=self.tokenizer, spec=self.spec,
             backbone=self.recipe.backbone, max_tokens=self.recipe.max_seq_length,
+            embedder_tensors=self.carried,
         )  # fmt: skip
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
