@@ -5,7 +5,8 @@
 Two pairs: a small trained one (--pair, by default the one under UNEMBED_PARITY_DIR), which says how much is recovered
 and how fast targets are done, and one of T5-base's size with random weights whose texts all have 31 tokens, which never
 are done: what a round costs. Each system is a process of its own; all take their turn in each repetition of each
-setting, and ratios are of medians. Written to benchmarks/results/vs_vec2text.json and .md after each setting.
+setting, and ratios are of medians of processor time, which other work on the machine disturbs less than it does the
+clock. Written to benchmarks/results/vs_vec2text.json and .md after each setting.
 
 vec2text 0.0.13 runs with the transformers version on which it works, in an environment that is made here unless one is
 given. Its licence asks whoever runs a model through it to publish that model: give it none that you would not publish.
@@ -35,7 +36,7 @@ from unembed.metrics import cosine, token_f1
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "vs_vec2text.json"
-SYSTEMS = ("vec2text", "unembed", "unembed, bfloat16", "unembed, faithful", "nanoV2T's loop")
+SYSTEMS = ("vec2text", "unembed", "unembed, bfloat16", "unembed, int8", "unembed, faithful", "nanoV2T's loop")
 PACKAGES = (
     "torch==2.13.0 transformers==4.57.6 accelerate==1.10.1 datasets==2.21.0 sentence-transformers==3.0.1 numpy==1.26.4 "
     "pyarrow==20.0.0 evaluate nltk tenacity openai"
@@ -174,17 +175,20 @@ def compare(
             worker.invert(1, 2, 1)
         for steps, beam in settings:
             seconds: dict[str, list[float]] = {system: [] for system in workers}
+            cpu: dict[str, list[float]] = {system: [] for system in workers}
             last = {}
             for _ in range(repeats):
                 for system, worker in workers.items():
                     last[system] = worker.invert(steps, beam, len(texts))
                     seconds[system].append(last[system]["seconds"])
+                    cpu[system].append(last[system]["cpu_seconds"])
             row = {}
             for system, answer in last.items():
                 found = [text or "." for text in answer["texts"]]
                 row[system] = {
                     "seconds": seconds[system],
-                    "texts_per_s": len(texts) / statistics.median(seconds[system]),
+                    "cpu_seconds": cpu[system],
+                    "texts_per_s": len(texts) / statistics.median(cpu[system]),
                     "exact": float(np.mean([a == b for a, b in zip(texts, found, strict=True)])),
                     "token_f1": float(np.mean([token_f1(a, b) for a, b in zip(texts, found, strict=True)])),
                     "cosine": float(np.mean(cosine(embedder.encode(found), targets))),
@@ -205,7 +209,7 @@ def table(report: dict[str, Any]) -> str:
     machine = report["hardware"]
     lines = [
         f"{machine['processor']}, {report['threads']} thread(s), torch {machine['torch']}; vec2text 0.0.13 with "
-        f"transformers 4.57.6. Ratios are of medians over the repetitions, to vec2text's throughput."
+        f"transformers 4.57.6. Texts per second of processor time, medians over the repetitions; ratios to vec2text's."
     ]
     for name, figures in report["pairs"].items():
         lines += ["", f"**{name}**: {figures['n']} texts, {figures['repeats']} repetition(s)", ""]

@@ -3,8 +3,8 @@
     python vs_vec2text_worker.py SYSTEM VECTORS.npy THREADS
 
 in a folder that holds the pair (jxm/gtr__nq__32, jxm/gtr__nq__32__correct). For each line {"steps", "beam", "n"} of
-standard input it inverts the first n vectors and prints {"seconds", "texts", "peak_mb"}. It runs in two environments,
-that of vec2text and that of unembed, and imports what it needs there.
+standard input it inverts the first n vectors and prints {"seconds", "cpu_seconds", "texts", "peak_mb"}. It runs in two
+environments, that of vec2text and that of unembed, and imports what it needs there.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ SYSTEMS: dict[str, Callable[[], Invert]] = {
     "vec2text": theirs,
     "unembed": ours,
     "unembed, bfloat16": lambda: ours(dtype="bfloat16"),
+    "unembed, int8": lambda: ours(dtype="int8"),
     "unembed, faithful": lambda: ours(faithful=True),
     "nanoV2T's loop": nanov2t,
 }
@@ -99,9 +100,10 @@ def main() -> None:
     print(json.dumps({"seconds": time.perf_counter() - began, "peak_mb": peak_mb()}), file=answers)
     for line in sys.stdin:
         asked = json.loads(line)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         texts = invert(vectors[: asked["n"]], asked["steps"], asked["beam"])
-        answer = {"seconds": time.perf_counter() - began, "texts": texts, "peak_mb": peak_mb()}
+        answer = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
+        answer |= {"texts": texts, "peak_mb": peak_mb()}
         print(json.dumps(answer), file=answers)
 
 

@@ -248,11 +248,24 @@ def test_saving_onto_a_full_disk(model, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    native.save(model, tmp_path / "older")
     monkeypatch.setattr(native, "save_file", full)
-    with pytest.raises(StorageError, match="No space left on device.*free space"):
-        native.save(model, tmp_path / "model")
-    with pytest.raises(CheckpointError):  # what is there is not taken for a model
-        load_model(tmp_path / "model", CPU)
+    for name in ("older", "model"):
+        with pytest.raises(StorageError, match="No space left on device.*free space"):
+            native.save(model, tmp_path / name)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["older"]
+    assert load_model(tmp_path / "older", CPU).digest
+
+
+def test_saving_takes_the_place_of_an_older_model_and_of_nothing_else(model, tmp_path):
+    native.save(model, tmp_path / "model", card="# First\n")
+    native.save(model, tmp_path / "model")
+    assert not (tmp_path / "model" / "README.md").exists() and load_model(tmp_path / "model", CPU).digest
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="is no model of unembed's own kind: choose another folder"):
+        native.save(model, tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
 
 
 def test_saving_where_a_file_is_in_the_way(model, tmp_path):

@@ -365,8 +365,8 @@ def test_a_spread_pair_by_name(parity_dir):
     options = {"steps": 1, "sequence_beam_width": 1, "edits": 0, "variations": 0, "hypotheses": 1}
     texts = [[found.text for found in i.invert(vectors, **options)] for i in (inverter, whole)]
     assert texts[0] == texts[1] and all(texts[0])
-    with pytest.raises(InputError, match="unknown model_dtype 'int8'"):
-        unembed.load(name, model_dtype="int8")
+    with pytest.raises(InputError, match="unknown precision 'int4'"):
+        unembed.load(name, model_dtype="int4")
 
 
 def test_device_maps_that_are_none(tokenizer, tmp_path, inverter):

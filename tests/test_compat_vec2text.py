@@ -235,7 +235,7 @@ def test_mixtures_of_unit_vectors_are_taken(parity_dir, reference):
 
 
 def test_what_cannot_be_is_one_line(corrector):
-    with pytest.raises(InputError, match="unknown dtype 'int3'"):
+    with pytest.raises(InputError, match="unknown precision 'int3'"):
         vec2text.load_pretrained_corrector("gtr-base", dtype="int3")
     with pytest.raises(InputError, match="choose from gtr-base"):
         vec2text.load_pretrained_corrector("gtr-huge")

@@ -10,6 +10,7 @@ import torch
 
 import unembed
 from unembed.errors import InputError
+from unembed.evaluation import cut_texts
 from unembed.inverter import Inverter, path_between
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.search.types import Inversion, SearchConfig
@@ -306,3 +307,16 @@ def test_interpolations_that_are_refused(inverter, vectors, change, words):
     with pytest.raises(InputError, match=words) as caught:
         inverter.interpolate(a, b, n)
     assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_reads_no_more_texts_than_it_needs(inverter):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(f"The {len(taken)}th letter was sent to the old house by the river.")
+            yield taken[-1]
+
+    rows = list(cut_texts(inverter, endless(), [4, 8], 3))
+    assert [row[1] for row in rows] == [4] * 3 + [8] * 3 and len(taken) <= 4
+    assert [row[0] for row in rows[:3]] == ["4/0", "4/1", "4/2"]

@@ -21,17 +21,20 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import unembed
-from unembed.checkpoints import load_model, nanov2t
+from unembed.checkpoints import load_model, nanov2t, vec2text
 from unembed.checkpoints.placement import Placement
+from unembed.embedders.checkpoint import CheckpointEmbedder
+from unembed.embedders.local import SentenceTransformerEmbedder
 from unembed.errors import CheckpointError, InputError, SpecMismatch, StorageError
 from unembed.models.base import IGNORED
+from unembed.models.encoder_decoder import EncoderDecoderNetwork, ProjectionConfig
 from unembed.processes import Processes
 from unembed.training.config import SourceConfig
 from unembed.training.hypotheses import HypothesisFolder, write_hypotheses
 from unembed.training.rows import Order, Rows, TokenRows, cut_texts
 from unembed.training.t5.config import T5Sizes, T5TrainConfig
 from unembed.training.t5.data import Collator, not_yet_right
-from unembed.training.t5.prepare import open_tokenizer, train_tokenizer, without_dropout
+from unembed.training.t5.prepare import carried, open_tokenizer, train_tokenizer, without_dropout
 from unembed.training.t5.run import Objective, T5Trainer, train
 from unembed.training.vectors import VectorFolder, write_vectors
 
@@ -497,3 +500,22 @@ def test_train_and_hypothesize_as_commands(command, refused, base, trained, tmp_
     assert "another recipe" in refused("train", "--config", tmp_path / "r.yaml", "--learning_rate", "0.3")
     code, out, _ = command("train", "--config", tmp_path / "r.yaml", "--print_config")
     assert code == 0 and yaml.safe_load(out)["stage"] == "corrector"
+
+
+def test_a_raw_t5_embedder_goes_into_the_file_for_vec2text(parity_dir, tmp_path):
+    """However it was opened; what is then read from the file gives the same vectors."""
+    texts = ["Alice reads the old letter in Paris.", "Bob paints."]
+    raw = SentenceTransformerEmbedder(parity_dir / "nanov2t" / "embedder", raw=True, device="cpu")
+    tensors = carried(raw)
+    assert carried(SentenceTransformerEmbedder(parity_dir / "nanov2t" / "embedder", device="cpu")) is None
+    source = vec2text.Checkpoint(parity_dir / "vec2text/jxm/gtr__nq__32")
+    own = carried(CheckpointEmbedder(source.folder, device="cpu"))
+    assert own.keys() == source.embedder_tensors().keys() and tensors.keys() >= {"final_layer_norm.weight"}
+    net = EncoderDecoderNetwork(source.network(Placement(CPU)).t5, ProjectionConfig(raw.spec.dim, 2, raw.spec.dim))
+    spec = replace(raw.spec, max_tokens=32)
+    vec2text.save(
+        net, tmp_path / "m", backbone="t5-base", tokenizer=raw.model.tokenizer, spec=spec, max_tokens=32,
+        embedder_tensors=tensors,
+    )  # fmt: skip
+    found = CheckpointEmbedder(tmp_path / "m", device="cpu").encode(texts)
+    assert np.allclose(found, raw.encode(texts), atol=1e-5)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,29 @@ class Evaluation:
         return {"settings": self.settings, "lengths": lengths, "rows": [row.to_dict() for row in self.rows]}
 
 
+class Read(Iterable[str]):
+    """Texts that can be gone through again and again, and are fetched one by one when they are first needed."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._coming, self._here = iter(texts), list[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        at = 0
+        while True:
+            if at == len(self._here):
+                self._here += islice(self._coming, 1)
+                if at == len(self._here):
+                    return
+            yield self._here[at]
+            at += 1
+
+
 def cut_texts(
-    inverter: Inverter, texts: Sequence[str], lengths: Sequence[int], n: int
+    inverter: Inverter, texts: Iterable[str], lengths: Sequence[int], n: int
 ) -> Iterator[tuple[str, int, str]]:
     """(id, length, text) for up to n texts of exactly each length. A text gives one row to each length it is long
-    enough for; texts that no cut fits are passed over."""
+    enough for; texts that no cut fits are passed over. No more of `texts` is read than that needs."""
+    texts = Read(texts)
     for length in lengths:
         found = 0
         for i, text in enumerate(texts):
@@ -136,7 +155,7 @@ def _cut(inverter: Inverter, text: str, n: int) -> str | None:
 
 def evaluate_rows(
     inverter: Inverter,
-    texts: Sequence[str],
+    texts: Iterable[str],
     config: SearchConfig,
     *,
     lengths: Sequence[int] = LENGTHS,
@@ -216,7 +235,7 @@ def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
 
 def evaluate(
     inverter: Inverter,
-    texts: Sequence[str],
+    texts: Iterable[str],
     config: SearchConfig | None = None,
     *,
     lengths: Sequence[int] = LENGTHS,

@@ -18,6 +18,7 @@ from unembed.checkpoints.hub import download
 from unembed.checkpoints.public import PAIRS, SINGLES
 from unembed.checkpoints.tensors import architecture, digest
 from unembed.confidence import Calibration
+from unembed.embedders.spec import DTYPES
 from unembed.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,15 @@ def members(name: str | Path) -> list[str]:
     return text.split("+") if "+" in text and not Path(text).exists() else [text]
 
 
+def precision(name: str | None) -> torch.dtype | None:
+    """The precision of a model by its name: one of an embedder's, or int8. InputError for another."""
+    if name is None:
+        return None
+    if name not in (*DTYPES, "int8"):
+        raise InputError(f"unknown precision '{name}' of the model: use {', '.join(DTYPES)} or int8")
+    return getattr(importlib.import_module("torch"), name)
+
+
 def load_model(
     name: str | Path,
     device: torch.device,
@@ -76,11 +86,15 @@ def load_model(
 ) -> InversionModel:
     """Load a model by name, folder or hub id, whatever its format, with its calibration where it has one (and
     `calibrated` does not leave that out). A pair of two checkpoints is named HYPOTHESIZER+CORRECTOR. `device_map` and
-    `max_memory` spread a T5 over several devices and the disk: see `unembed.checkpoints.placement.Placement`."""
+    `max_memory` spread a T5 over several devices and the disk: see `unembed.checkpoints.placement.Placement`. dtype
+    int8 rounds a T5's linear layers on a CPU: see `unembed.models.linear`."""
     text, parts = str(name), members(name)
     folders = [resolve(part) for part in parts]
     module = _format(folders[0])
-    if hasattr(module, "load_pair"):
+    t5 = hasattr(module, "load_pair")
+    if str(dtype) == "torch.int8" and (not t5 or device.type != "cpu" or device_map is not None):
+        raise InputError("int8 is for the T5 family in a CPU's memory (device cpu, no device_map): use bfloat16")
+    if t5:
         model = _load_pair(module, folders, device, dtype, {"device_map": device_map, "max_memory": max_memory})
     elif device_map is not None:
         raise InputError(f"{text} is small and goes to one device; only the T5 family is spread: leave out device_map")
@@ -122,6 +136,8 @@ def _load_pair(
     spread: dict[str, Any],
 ) -> InversionModel:
     """A hypothesizer and perhaps its corrector, of one format."""
+    from unembed.models.linear import for_inference
+
     if len(folders) > 2 or any(not module.recognise(folder) for folder in folders):
         raise InputError(
             f"{' and '.join(map(str, folders))} are no pair: give one HYPOTHESIZER+CORRECTOR of one format"
@@ -130,9 +146,14 @@ def _load_pair(
         raise InputError(f"{folders[0]} is a corrector, which needs a first hypothesis: give HYPOTHESIZER+{folders[0]}")
     if len(folders) == 2 and not module.is_corrector(folders[1]):
         raise InputError(f"{folders[1]} is no corrector: give HYPOTHESIZER+CORRECTOR")
-    pair = module.load_pair(folders[0], folders[1] if len(folders) == 2 else None, device, dtype, **spread)
+    int8 = str(dtype) == "torch.int8"
+    second = folders[1] if len(folders) == 2 else None
+    pair = module.load_pair(folders[0], second, device, None if int8 else dtype, **spread)
     if pair.corrector and pair.corrector.config.embedding_dim != pair.spec.dim:
         raise InputError(f"{folders[1]} corrects vectors of another dimension than {folders[0]} writes from")
+    if device.type == "cpu" and spread["device_map"] is None:
+        for net in filter(None, (pair.hypothesizer, pair.corrector)):
+            for_inference(net, net.t5, int8=int8)
     model = pair.model()
     model.digest = digest(folders)
     return model

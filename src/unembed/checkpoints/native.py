@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from unembed.checkpoints.writing import replacing
 from unembed.embedders.spec import EmbedderSpec
-from unembed.errors import CheckpointError, StorageError
+from unembed.errors import CheckpointError
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
 from unembed.models.native.tokenizer import TextTokenizer
 
@@ -40,32 +41,27 @@ def save(
     training: dict[str, Any] | None = None,
     int8: bool = False,
 ) -> None:
-    """Write `model` to `folder`. With `int8`, matrices are stored as int8 with one float16 scale a row: a quarter of
-    the size. Raises StorageError when the disk is full."""
-    folder = Path(folder)
+    """Write `model` to `folder`, in the place of an older model there. With `int8`, matrices are stored as int8 with
+    one float16 scale a row: a quarter of the size. Raises StorageError (a full disk, a folder with other things in it)
+    and leaves what was there."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(quantise(weights) if int8 else weights, folder / "model.safetensors")
-        model.tokenizer.save(folder / "tokenizer.json")
+    with replacing(Path(folder), recognise, "model of unembed's own kind") as made:
+        save_file(quantise(weights) if int8 else weights, made / "model.safetensors")
+        model.tokenizer.save(made / "tokenizer.json")
         config = {
             "format": FORMAT,
             "version": VERSION,
             "network": model.net.config.to_dict(),
             "embedder": model.spec.to_dict(),
             "training": training or {},
-            "sha256": {name: sha256(folder / name) for name in ("model.safetensors", "tokenizer.json")},
+            "sha256": {name: sha256(made / name) for name in ("model.safetensors", "tokenizer.json")},
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        (made / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
         if model.controls:
             lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in model.controls)
-            (folder / "controls.jsonl").write_text(lines, encoding="utf-8")
+            (made / "controls.jsonl").write_text(lines, encoding="utf-8")
         if card:
-            (folder / "README.md").write_text(card, encoding="utf-8")
-    except (OSError, RuntimeError) as error:
-        raise StorageError(
-            f"cannot write the model to {folder} ({error}): free space or choose another folder"
-        ) from error
+            (made / "README.md").write_text(card, encoding="utf-8")
 
 
 def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> NativeModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,8 @@ def write(
     Raises StorageError: a full disk, no permission, or a folder with other things in it."""
     from huggingface_hub import save_torch_state_dict
 
-    with replacing(Path(folder), config["architectures"][0]) as made:
+    kind = config["architectures"][0]
+    with replacing(Path(folder), lambda old: architecture(old) == kind, kind) as made:
         # transformers before version 5 insists on being told that the tensors are PyTorch's.
         save_torch_state_dict(dict(tensors), made, max_shard_size=shard_size, metadata={"format": "pt"})
         _write_json(made / "config.json", config)
@@ -64,11 +65,11 @@ def write(
 
 
 @contextmanager
-def replacing(folder: Path, kind: str) -> Iterator[Path]:
+def replacing(folder: Path, alike: Callable[[Path], bool], kind: str) -> Iterator[Path]:
     """An empty folder to write into. It becomes `folder` at the end, or vanishes if an error comes before. What is
-    there already is replaced only if it is a model of the same architecture."""
+    there already is replaced only if it is `alike`, another model of this kind. Raises StorageError."""
     folder = folder.expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and architecture(folder) != kind)):
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not alike(folder))):
         raise StorageError(f"{folder} exists and is no {kind}: choose another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

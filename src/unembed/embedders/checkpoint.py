@@ -44,6 +44,7 @@ class CheckpointEmbedder(Embedder):
         import torch
 
         from unembed.checkpoints import t5, vec2text
+        from unembed.models.linear import for_inference
 
         if dtype not in DTYPES:
             raise InputError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
@@ -52,6 +53,8 @@ class CheckpointEmbedder(Embedder):
         self._spec = checkpoint.spec
         self.device = resolve_device(device)
         self.encoder = t5.encoder(checkpoint.embedder_tensors(), self.folder, self.device, getattr(torch, dtype))
+        if self.device.type == "cpu":
+            for_inference(self.encoder, self.encoder)
         self.tokenizer: Any = checkpoint.tokenizer()
 
     @property

@@ -256,7 +256,7 @@ class EncoderDecoderModel(InversionModel):
         the work."""
         if self.corrector is None:
             return {}
-        return {"hypotheses": 0, "corrections": max(2, sequence_beam_width), "sample_corrections": False, "edits": 0}
+        return {"hypotheses": 0, "corrections": sequence_beam_width, "sample_corrections": False, "edits": 0}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:

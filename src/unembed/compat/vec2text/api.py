@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unembed.checkpoints import PAIRS, load_model
+from unembed.checkpoints import PAIRS, load_model, precision
 from unembed.compat.vec2text.faithful import check, refine
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, validate_vectors
 from unembed.embedders import embedder as open_embedder
-from unembed.embedders.spec import DTYPES, UNKNOWN
+from unembed.embedders.spec import UNKNOWN
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.models.base import InversionModel
@@ -75,16 +75,14 @@ def load_corrector(
             is a name such as `gtr-base`, or a hypothesizer that stands alone.
         embedder: the embedder, by name or as an object; by default the one that the hypothesizer carries or names.
         device: where all of it runs; by default the best there is.
-        dtype: precision of hypothesizer and corrector; bfloat16 is faster where the machine has it, and its texts may
-            differ. The embedder stays in float32.
+        dtype: precision of hypothesizer and corrector; bfloat16 is faster where the machine has it, int8 on any CPU,
+            and their texts may differ. The embedder stays in float32.
         faithful: repeat vec2text's algorithm step by step instead of searching as unembed does.
     """
     given = [part for part in (inversion_model, corrector_model) if part is not None]
     names = [part.name if isinstance(part, Checkpoint) else str(part) for part in given]
     place = resolve_device(device)
-    if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
-    model = load_model("+".join(names), place, getattr(torch, dtype))
+    model = load_model("+".join(names), place, precision(dtype))
     if not isinstance(embedder, Embedder):
         embedder = open_embedder(embedder or model.embedder or model.spec.id, device=place)
     return Corrector(model, embedder, faithful)

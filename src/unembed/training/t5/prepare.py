@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from unembed.checkpoints import load_model, resolve
-from unembed.embedders import check_match
+from unembed.checkpoints import load_model, resolve, vec2text
+from unembed.embedders import Embedder, check_match
+from unembed.embedders.checkpoint import CheckpointEmbedder
+from unembed.embedders.local import RAW, SentenceTransformerEmbedder
 from unembed.errors import InputError
 from unembed.models.base import InversionModel
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
@@ -125,6 +127,17 @@ class T5Preparation(Preparation):
                 decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
             )
         )  # fmt: skip
+
+
+def carried(judge: Embedder) -> Mapping[str, torch.Tensor] | None:
+    """The tensors of an embedder that is a raw T5 encoder, by their names in it, for vec2text's file of a hypothesizer;
+    None of any other embedder."""
+    if isinstance(judge, CheckpointEmbedder):
+        return vec2text.Checkpoint(judge.folder).embedder_tensors()
+    if isinstance(judge, SentenceTransformerEmbedder) and judge.spec.id.endswith(RAW):
+        network: Any = judge.model[0].auto_model
+        return network.encoder.state_dict() if network.config.model_type == "t5" else None
+    return None
 
 
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:

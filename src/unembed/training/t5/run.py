@@ -18,7 +18,7 @@ from unembed.processes import Processes
 from unembed.training.runs import FamilyTrainer, carry_out
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Collator
-from unembed.training.t5.prepare import T5Preparation
+from unembed.training.t5.prepare import T5Preparation, carried
 
 FORMATS: dict[str, ModuleType] = {"vec2text": vec2text, "nanov2t": nanov2t}
 
@@ -54,6 +54,8 @@ class T5Trainer(FamilyTrainer):
         prepared = T5Preparation(config, processes, arguments.device)
         rows, held = prepared.rows()
         self.tokenizer, self.spec = prepared.tokenizer, prepared.embedder.spec
+        # nanoV2T's format has no place for them, and neither has a corrector.
+        self.carried = None if config.corrects or config.family != "vec2text" else carried(prepared.embedder)
         net = prepared.network()
         fresh = not config.precompute
         collator = Collator(
@@ -72,7 +74,7 @@ class T5Trainer(FamilyTrainer):
             net.t5.tie_weights()
         FORMATS[self.recipe.family].save(
             net, folder, tokenizer=self.tokenizer, spec=self.spec, backbone=self.recipe.backbone,
-            max_tokens=self.recipe.max_seq_length,
+            max_tokens=self.recipe.max_seq_length, embedder_tensors=self.carried,
         )  # fmt: skip
 
     def read(self, model: nn.Module, folder: Path) -> None:
