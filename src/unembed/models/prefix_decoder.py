@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from unembed.embedders.tokens import copy_tokenizer, cut_text
 from unembed.errors import InputError
 from unembed.models import decoding
-from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.base import GREEDY, IGNORED, Hypothesis, InversionModel, Sampling
 from unembed.models.batching import in_batches
 from unembed.models.decoding import Written
-from unembed.models.encoder_decoder import IGNORED, ProjectionConfig, Projector
+from unembed.models.encoder_decoder import ProjectionConfig, Projector
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -94,6 +94,8 @@ class PrefixNetwork(nn.Module):
                 f"a language model of the kind {lm.config.model_type} cannot be used: it takes no {missing[0]}; "
                 "choose another, such as a GPT-2 or a Llama"
             )
+        if any(getattr(part, "is_causal", True) is False for part in lm.modules()):
+            raise InputError(f"a {lm.config.model_type} looks ahead and cannot write: choose a causal language model")
         width = lm.get_input_embeddings().weight.size(1)
         if not config.tokens and config.embedding_dim > width:
             raise InputError(
@@ -119,8 +121,9 @@ class PrefixNetwork(nn.Module):
     def prefix(
         self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """targets [B, E], and to correct hypothesis_ids [B, S] (with end of text, padded on the left with IGNORED) and
-        hypothesis_vectors [B, E] → inputs [B, P, D] and their mask [B, P], None where nothing is padded."""
+        """targets [B, E], and to correct hypothesis_ids [B, S] (with end of text, padded with IGNORED) and
+        hypothesis_vectors [B, E] → inputs [B, P, D] and their mask [B, P], None where nothing is padded. What is padded
+        stands in front, so that the text follows without a gap."""
         if targets.size(1) != self.config.embedding_dim:
             raise InputError(f"vectors of {targets.size(1)} numbers, but the model reads {self.config.embedding_dim}")
         targets = targets.to(self.lm.dtype)
@@ -133,7 +136,9 @@ class PrefixNetwork(nn.Module):
         x = torch.cat([*parts, self.embed(hypothesis_ids.clamp(min=0))], dim=1)
         if bool(known.all()):
             return x, None
-        return x, F.pad(known.long(), (x.size(1) - known.size(1), 0), value=1)
+        mask = F.pad(known.long(), (x.size(1) - known.size(1), 0), value=1)
+        order = mask.argsort(dim=1, stable=True)
+        return x.gather(1, order[:, :, None].expand_as(x)), mask.gather(1, order)
 
     def read(self, x: Tensor, mask: Tensor | None, keep: int, cache: DynamicCache | None = None) -> Tensor:
         """x [B, t, D], the inputs after those in the cache; mask [B, cached + t] → logits of the last `keep` [B, keep,
@@ -141,9 +146,7 @@ class PrefixNetwork(nn.Module):
         given: dict[str, Any] = {"attention_mask": mask}
         if mask is not None and self.takes_positions:
             given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -x.size(1) :]
-        out = self.lm(
-            inputs_embeds=x, past_key_values=cache, use_cache=cache is not None, logits_to_keep=keep, **given
-        )
+        out = self.lm(inputs_embeds=x, past_key_values=cache, use_cache=cache is not None, logits_to_keep=keep, **given)
         return out.logits
 
     def forward(
@@ -243,12 +246,10 @@ class PrefixDecoderModel(InversionModel):
         encoded = self._plain.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids[: self.max_tokens] for encoding in encoded]
 
-    def pad(self, rows: Sequence[list[int]], *, left: bool) -> Tensor:
+    def pad(self, rows: Sequence[list[int]]) -> Tensor:
         """Ids [B, S], the end of text behind each row, padded with IGNORED."""
-        rows = [[*row, self.eos] for row in rows]
         width = max(map(len, rows))
-        fill = ([IGNORED] * (width - len(row)) for row in rows)
-        padded = [gap + row if left else row + gap for gap, row in zip(fill, rows, strict=True)]
+        padded = [[*row, self.eos, *[IGNORED] * (width - len(row))] for row in rows]
         return torch.tensor(padded, device=self.net.device)
 
     def cut(self, text: str, n: int) -> str | None:
@@ -276,7 +277,7 @@ class PrefixDecoderModel(InversionModel):
             rows = order[part]
             condition = [self.tensor(targets[rows])]
             if read is not None and hypothesis_vectors is not None:
-                condition += [self.pad([read[row] for row in rows], left=True), self.tensor(hypothesis_vectors[rows])]
+                condition += [self.pad([read[row] for row in rows]), self.tensor(hypothesis_vectors[rows])]
             written = self.net.generate(
                 *condition, n=n, sampling=sampling, max_tokens=self.max_tokens, eos=self.eos, seed=seed + part.start,
                 starts=None if begun is None else [begun[row] for row in rows],
@@ -315,12 +316,14 @@ class PrefixDecoderModel(InversionModel):
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:
             if not self.has_prior:
-                raise InputError("this model was trained with its vectors alone and has no prior: set prior_weight to 0")
+                raise InputError(
+                    "this model was trained with its vectors alone and has no prior: set prior_weight to 0"
+                )
             targets = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         given = targets
 
         def some(part: slice) -> list[float]:
-            labels = self.pad(self.tokens(texts[part]), left=False)
+            labels = self.pad(self.tokens(texts[part]))
             logits = self.net(self.tensor(given[part]), labels).logits.float()  # B T V
             chosen = logits.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0] - logits.logsumexp(dim=2)
             return chosen.masked_fill(labels == IGNORED, 0).sum(dim=1).tolist()
