@@ -63,7 +63,10 @@ def load(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -
     tensors unknown or of other shapes, a kind of language model that transformers does not know."""
     _, _, longest, spec = describe(folder)
     net = network(folder, dtype or torch.float32).eval().requires_grad_(False).to(device)
-    model = PrefixDecoderModel(net, tokenizer(folder), spec, max_tokens=longest)
+    words, rows = tokenizer(folder), net.lm.get_input_embeddings().weight.size(0)
+    if len(words) > rows:
+        raise CheckpointError(f"{folder}: its tokenizer has {len(words)} tokens and the model {rows}: copy it again")
+    model = PrefixDecoderModel(net, words, spec, max_tokens=longest)
     model.digest = digest([folder])
     return model
 
