@@ -157,6 +157,7 @@ def test_a_killed_run_goes_on_along_the_same_curve(base, trained, tmp_path):
 
     def dies(self, model, folder, state):
         if folder.name == "checkpoint-12":
+            folder.mkdir()
             (folder / "config.json").write_text("{")  # half of a checkpoint
             raise KilledError
         return write(self, model, folder, state)
