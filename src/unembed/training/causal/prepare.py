@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class CausalPreparation(StagedPreparation):
         config, dim = self.config, self.embedder.spec.dim
         torch.manual_seed(config.seed)
         if config.corrects:
-            net = self._corrector(resolve(str(config.hypothesizer)))
+            net = self._corrector()
         else:
             lm = self._language_model()
             wiring = PrefixConfig(
@@ -77,13 +77,18 @@ class CausalPreparation(StagedPreparation):
         return islice(kept, limit)
 
     def _suit(self, model: InversionModel) -> None:
-        if not isinstance(model, PrefixDecoderModel):
-            raise InputError(f"{self.config.hypothesizer} is no model of this family, so that none can go on from it")
-        model.max_tokens, model.batch_size = self.config.max_seq_length, self.config.eval_batch_size
+        suited = cast(PrefixDecoderModel, model)
+        suited.max_tokens, suited.batch_size = self.config.max_seq_length, self.config.eval_batch_size
 
-    def _corrector(self, folder: Path) -> PrefixNetwork:
+    def _first(self) -> Path:
+        """The folder of the hypothesizer, from which a corrector goes on."""
+        folder = resolve(str(self.config.hypothesizer))
         if not prefix.recognise(folder):
-            raise InputError(f"{folder} is no model of this family, so that none can go on from it")
+            raise InputError(f"{folder} is no model of the causal family: a corrector goes on from one that is")
+        return folder
+
+    def _corrector(self) -> PrefixNetwork:
+        folder = self._first()
         check_match(prefix.describe(folder)[3], self.embedder.spec, expected_name="the hypothesizer")
         first = prefix.network(folder, torch.float32)
         wiring = replace(first.config, corrector=True, prior=first.config.prior or self.config.prior_share > 0)
@@ -115,7 +120,7 @@ class CausalPreparation(StagedPreparation):
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         config = self.config
         if config.corrects:
-            return prefix.tokenizer(resolve(str(config.hypothesizer)))
+            return prefix.tokenizer(self._first())
         if config.tokenizer or config.scratch is None:
             return open_tokenizer(config.tokenizer or config.backbone, config.end_token)
         return open_tokenizer(str(self._own_tokenizer(train_tokenizer, config.scratch.vocab_size)), config.end_token)
