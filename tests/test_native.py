@@ -16,7 +16,8 @@ import torch
 from unembed.checkpoints import load_model
 from unembed.errors import CheckpointError
 from unembed.models.base import GREEDY, Sampling
-from unembed.models.native.generation import Decoder, beam_search, choose, filter_logprobs, generate
+from unembed.models.decoding import choose, filter_logprobs
+from unembed.models.native.generation import Decoder, generate
 from unembed.models.native.model import change
 from unembed.models.native.network import (
     FEW_ROWS,
@@ -177,7 +178,7 @@ def test_greedy_takes_the_likeliest_token_each_time(kind):
 def test_a_beam_as_wide_as_the_space_finds_the_likeliest_texts_of_all():
     net = tiny(vocab=7, max_tokens=3, seed=3)  # 4 tokens that can be written: 1 + 4 + 16 + 64 texts
     targets = unit(3, 5)
-    found = beam_search(net, targets, None, None, n=6, beams=64, max_tokens=3)
+    found = generate(net, targets, n=6, sampling=Sampling(beams=64), max_tokens=3)
     for i, row in enumerate(found):
         texts = [ids for length in range(4) for ids in itertools.product(range(3, 7), repeat=length)]
         ranked = sorted(((logprob(net, targets[i], list(ids)), list(ids)) for ids in texts), reverse=True)[:6]

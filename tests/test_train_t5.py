@@ -32,8 +32,8 @@ from unembed.processes import Processes
 from unembed.training.config import SourceConfig
 from unembed.training.hypotheses import HypothesisFolder, write_hypotheses
 from unembed.training.rows import Order, Rows, TokenRows, cut_texts
+from unembed.training.stages import Collator, not_yet_right
 from unembed.training.t5.config import T5Sizes, T5TrainConfig
-from unembed.training.t5.data import Collator, not_yet_right
 from unembed.training.t5.prepare import carried, open_tokenizer, train_tokenizer, without_dropout
 from unembed.training.t5.run import Objective, T5Trainer, train
 from unembed.training.vectors import VectorFolder, write_vectors
@@ -161,14 +161,14 @@ def test_losses_are_those_of_the_reference(parity_dir):
     written = [tokenizer.decode(row[row != IGNORED], skip_special_tokens=True) for row in reference["labels"]]
     rows = Rows(TokenRows(written, tokenizer, longest), np.arange(len(written)), reference["target_embeddings"].numpy())
     items = [rows[i] for i in range(len(rows))]
-    batch = Collator(tokenizer, longest)(items)
+    batch = Collator(lambda texts: TokenRows(texts, tokenizer, longest))(items)
     assert torch.equal(batch["labels"], reference["labels"][:, : batch["labels"].size(1)])
     place = Placement(torch.device("cpu"), torch.float32)
     first = nanov2t.Checkpoint(folder / "stage1").network(place)
     assert Objective(first)(**batch)["loss"].item() == pytest.approx(reference["stage1.loss"].item(), abs=1e-5)
     rows.hypothesis_tokens = TokenRows(drafts, tokenizer, longest)
     rows.hypotheses = type("Drafts", (), {"vectors": reference["draft_embeddings"].numpy()})
-    batch = Collator(tokenizer, longest)([rows[i] for i in range(len(rows))])
+    batch = Collator(lambda texts: TokenRows(texts, tokenizer, longest))([rows[i] for i in range(len(rows))])
     width = batch["hypothesis_ids"].size(1)
     assert torch.equal(batch["hypothesis_ids"], reference["draft_input_ids"][:, :width])
     second = nanov2t.Checkpoint(folder / "stage2").network(place)
@@ -211,8 +211,8 @@ def tokenizer_of(folder):
 def test_noise_is_added_to_the_targets(texts, tokenizer):
     rows = Rows(TokenRows(texts[:50], tokenizer, 16), np.arange(50), np.zeros((50, 384), dtype=np.float32))
     items = [rows[i] for i in range(50)]
-    assert not Collator(tokenizer, 16)(items)["targets"].any()
-    noisy = Collator(tokenizer, 16, noise=0.3)(items)["targets"]
+    assert not Collator(list)(items)["targets"].any()
+    noisy = Collator(list, noise=0.3)(items)["targets"]
     assert noisy.dtype == torch.float32 and noisy.std().item() == pytest.approx(0.3, rel=0.05)
 
 

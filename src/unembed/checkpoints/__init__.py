@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
     from unembed.models.base import InversionModel
 
-FORMATS = ("unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t")
+FORMATS = (
+    "unembed.checkpoints.native",
+    "unembed.checkpoints.vec2text",
+    "unembed.checkpoints.nanov2t",
+    "unembed.checkpoints.prefix",
+)
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
@@ -97,7 +102,7 @@ def load_model(
     if t5:
         model = _load_pair(module, folders, device, dtype, {"device_map": device_map, "max_memory": max_memory})
     elif device_map is not None:
-        raise InputError(f"{text} is small and goes to one device; only the T5 family is spread: leave out device_map")
+        raise InputError(f"{text} goes to one device; only the T5 family is spread: leave out device_map")
     elif len(folders) > 1:
         raise InputError(f"{parts[0]} is hypothesizer and corrector in one: give it alone, without +{parts[1]}")
     else:

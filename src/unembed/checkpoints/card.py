@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from unembed.checkpoints import nanov2t, native, vec2text
+from unembed.checkpoints import nanov2t, native, prefix, vec2text
 from unembed.checkpoints.tensors import Weights, read_config, read_tensors, shape
 from unembed.embedders.spec import UNKNOWN, EmbedderSpec
 from unembed.errors import CheckpointError
@@ -32,12 +32,27 @@ def describe(folder: Path) -> dict[str, str]:
             "longest text": f"{longest} tokens",
         }
         return sizes | _embedder(spec) | _bytes(folder)
+    if prefix.recognise(folder):
+        return _prefix(folder) | _bytes(folder)
     modules = {"vec2text": vec2text, "nanoV2T": nanov2t}
     name, module = next(((n, m) for n, m in modules.items() if m.recognise(folder)), (None, None))
     if module is None:
         raise CheckpointError(f"{folder} holds no model of a known format")
     checkpoint = module.Checkpoint(folder)
     return _t5(folder, str(name), checkpoint, module.is_corrector(folder)) | _bytes(folder)
+
+
+def _prefix(folder: Path) -> dict[str, str]:
+    config, wiring, longest, spec = prefix.describe(folder)
+    count = sum(math.prod(entry.shape) for entry in read_tensors(folder).entries.values())
+    return {
+        "format": "causal language model",
+        "model": "hypothesizer and corrector in one network" if wiring.corrector else "hypothesizer",
+        "parameters": f"{count / 1e6:.1f}M",
+        "language model": str(config.get("model_type")),
+        "vector": f"{wiring.tokens} projected positions" if wiring.tokens else "one position, padded with zeros",
+        "longest text": f"{longest} tokens",
+    } | _embedder(spec)
 
 
 def _t5(

@@ -1,4 +1,4 @@
-"""Writing a T5 model's folder: all of it or nothing, safetensors in shards, a tokenizer for any transformers."""
+"""Writing a model's folder: all of it or nothing, a T5's safetensors in shards, a tokenizer for any transformers."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def write(
     with replacing(Path(folder), lambda old: architecture(old) == kind, kind) as made:
         # transformers before version 5 insists on being told that the tensors are PyTorch's.
         save_torch_state_dict(dict(tensors), made, max_shard_size=shard_size, metadata={"format": "pt"})
-        _write_json(made / "config.json", config)
-        _write_tokenizer(tokenizer, made)
+        write_json(made / "config.json", config)
+        write_tokenizer(tokenizer, made)
         if card:
             (made / "README.md").write_text(card, encoding="utf-8")
 
@@ -91,7 +91,7 @@ def replacing(folder: Path, alike: Callable[[Path], bool], kind: str) -> Iterato
         ) from error
 
 
-def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """tokenizer.json as it is, and what transformers 4 and 5 both need to take it as it is."""
     copy_tokenizer(tokenizer.backend_tokenizer).save(str(folder / "tokenizer.json"))
     tokens = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
@@ -101,10 +101,11 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         "model_max_length": tokenizer.model_max_length,
         **tokens,
     }
-    _write_json(folder / "tokenizer_config.json", config)
-    if (spiece := Path(getattr(tokenizer, "vocab_file", None) or "")).is_file():
+    write_json(folder / "tokenizer_config.json", config)
+    spiece = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if spiece.suffix == ".model" and spiece.is_file():
         shutil.copyfile(spiece, folder / "spiece.model")
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

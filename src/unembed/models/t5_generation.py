@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from unembed.models.base import Sampling
-from unembed.models.native.generation import choose
+from unembed.models.decoding import choose
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

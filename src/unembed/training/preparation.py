@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,10 @@ class Preparation(ABC):
     def _complete(self, rows: Rows, made: VectorFolder, prefix: str) -> None:
         """What a family computes once for rows that have vectors."""
 
+    def tokens(self, texts: Sequence[str] | PackedTexts) -> TokenRows:
+        """What is learned of each text."""
+        return TokenRows(texts, self.tokenizer, self.config.label_tokens)
+
     def rows(self) -> tuple[Rows, Rows]:
         """For training and for evaluation."""
         config = self.config
@@ -59,7 +63,7 @@ class Preparation(ABC):
         config = self.config
         if not config.precompute:
             texts = self._read(sources, limit)
-            labels = TokenRows(texts, self.tokenizer, config.label_tokens)
+            labels = self.tokens(texts)
             return Rows(labels, np.arange(len(labels)), texts=PackedTexts(texts))
         folder = Path(vectors) if vectors else self.output / f"{prefix}vectors"
         if sources and not finished(folder):
@@ -74,7 +78,7 @@ class Preparation(ABC):
                 f"{folder} holds vectors of {made.vectors.shape[1]} numbers, the embedder's have "
                 f"{self.embedder.spec.dim}: embed the texts again into a new folder"
             )
-        labels = TokenRows(made.texts, self.tokenizer, config.label_tokens)
+        labels = self.tokens(made.texts)
         used = np.flatnonzero(labels.whole)[:limit]
         if long := int((~labels.whole).sum()):
             log.info("%d of %d texts left out: more than %d tokens", long, len(labels), config.max_seq_length)
@@ -85,10 +89,22 @@ class Preparation(ABC):
         return rows
 
     def _read(self, sources: Sequence[SourceConfig], limit: int | None) -> list[str]:
-        texts = cut_texts(texts_of(sources, limit), self.tokenizer, self.config.label_tokens - 1)
+        texts = cut_texts(self._texts(sources, limit), self.tokenizer, self.config.label_tokens - 1)
         if not texts:
             raise InputError(f"{', '.join(source.path for source in sources)}: no text there; give other texts")
         return texts
+
+    def _texts(self, sources: Sequence[SourceConfig], limit: int | None) -> Iterator[str]:
+        return texts_of(sources, limit)
+
+    def _own_tokenizer(self, train: Callable[[Iterator[str], int, Path], None], size: int) -> Path:
+        """The folder of a tokenizer with at most `size` entries that is trained on the texts of the run, once."""
+        folder, config = self.output / "tokenizer", self.config
+        if self.processes.rank == 0 and not (folder / "tokenizer_config.json").exists():
+            stored = None if config.texts else iter(VectorFolder(str(config.vectors)).texts)
+            train(stored or self._texts(config.texts, config.use_less_data), size, folder)
+        self.processes.wait()
+        return folder
 
     def _progress(self, what: str) -> Callable[[int, int], None] | None:
         if self.processes.rank > 0:

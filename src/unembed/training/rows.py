@@ -57,15 +57,24 @@ def cut_texts(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, tokens: 
 
 
 class TokenRows:
-    """Token ids of many texts, each with its `</s>`, in one array: `rows[i]` is int32 [T]."""
+    """Token ids of many texts, each with its end of text, in one array: `rows[i]` is int32 [T]."""
 
-    def __init__(self, texts: Sequence[str] | PackedTexts, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
-        """Texts of more than `longest` tokens are cut; `whole` [n] says which are not."""
-        plain = copy_tokenizer(tokenizer.backend_tokenizer)
+    def __init__(
+        self,
+        texts: Sequence[str] | PackedTexts,
+        tokenizer: PreTrainedTokenizerBase,
+        longest: int,
+        end: int | None = None,
+    ) -> None:
+        """Texts of more than `longest` tokens are cut; `whole` [n] says which are not. end: what stands behind each
+        text, and no other special token, in place of what the tokenizer adds (a T5's adds its `</s>`)."""
+        plain = copy_tokenizer(tokenizer.backend_tokenizer, encode_special_tokens=end is not None)
         lengths, pieces = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int32)]
         for start in range(0, len(texts), AT_ONCE):
             part = [texts[i] for i in range(start, min(start + AT_ONCE, len(texts)))]
-            rows = [encoding.ids for encoding in plain.encode_batch(part)]
+            rows = [encoding.ids for encoding in plain.encode_batch(part, add_special_tokens=end is None)]
+            if end is not None:
+                rows = [[*ids, end] for ids in rows]
             lengths.append(np.array([len(ids) for ids in rows]))
             cut = (ids if len(ids) <= longest else [*ids[: longest - 1], ids[-1]] for ids in rows)
             pieces.append(np.fromiter((token for ids in cut for token in ids), dtype=np.int32))

@@ -10,6 +10,8 @@ from typing import Any, Self
 from unembed.errors import InputError
 from unembed.training.config import SourceConfig, config_from_dict
 
+STAGES = ("inversion", "corrector")
+
 
 @dataclass
 class RunConfig:
@@ -133,3 +135,38 @@ class RunConfig:
         data = {key: value for key, value in asdict(self).items() if key not in free and not key.endswith("_steps")}
         data |= {key: getattr(self, key) for key in ("warmup_steps", "gradient_accumulation_steps")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class StagedConfig(RunConfig):
+    """One stage of a family that has two: a hypothesizer, then a corrector; see RunConfig."""
+
+    stage: str = "inversion"
+    """inversion (vector → text) or corrector (vector, hypothesis, its vector → text)."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise on each number of the targets: the attacker who knows such a defence."""
+    hypothesizer: str | None = None
+    """Corrector: the model that writes the first hypotheses, by folder, run or hub id."""
+    hypotheses: str | None = None
+    """Corrector: a folder of `unembed hypothesize` for `vectors`. If it is not there it is made; by default
+    OUTPUT/hypotheses."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage not in STAGES:
+            raise InputError(f"stage '{self.stage}' is unknown: choose {', '.join(STAGES)}")
+        if self.corrects and not self.hypothesizer and not self.hypotheses:
+            raise InputError("stage corrector needs the hypothesizer that it is to correct: give its folder")
+        if self.corrects and not self.precompute and (self.hypotheses or not self.hypothesizer):
+            raise InputError("hypotheses are precomputed: give a hypothesizer instead, or leave precompute on")
+        if not self.corrects and (self.hypothesizer or self.hypotheses):
+            raise InputError("hypothesizer and hypotheses belong to stage corrector")
+        if self.noise < 0 or (self.noise and self.corrects and self.precompute):
+            raise InputError(
+                "noise must be 0 or more, and its hypotheses are written anew each time: for a corrector set "
+                "precompute: false"
+            )
+
+    @property
+    def corrects(self) -> bool:
+        return self.stage == "corrector"

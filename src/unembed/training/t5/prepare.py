@@ -1,8 +1,7 @@
-"""What a run of the encoder-decoder family needs besides: tokenizer, T5, and the hypotheses of a corrector."""
+"""What a run of the encoder-decoder family needs besides: tokenizer and T5."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,43 +9,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from unembed.checkpoints import load_model, resolve, vec2text
-from unembed.embedders import Embedder, check_match
+from unembed.checkpoints import resolve, vec2text
+from unembed.embedders import Embedder
 from unembed.embedders.checkpoint import CheckpointEmbedder
 from unembed.embedders.local import RAW, SentenceTransformerEmbedder
 from unembed.errors import InputError
 from unembed.models.base import InversionModel
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
-from unembed.training.hypotheses import KIND, HypothesisFolder, write_hypotheses
-from unembed.training.preparation import Preparation, unfetched
-from unembed.training.rows import Rows, TokenRows, texts_of
+from unembed.training.preparation import unfetched
+from unembed.training.stages import StagedPreparation
 from unembed.training.t5.config import T5TrainConfig
-from unembed.training.t5.data import not_yet_right
-from unembed.training.vectors import VectorFolder, finished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
-log = logging.getLogger("unembed.train")
 
-
-class T5Preparation(Preparation):
+class T5Preparation(StagedPreparation):
     """Each part is opened or made when it is asked for."""
 
     config: T5TrainConfig
-    hypothesizer: InversionModel | None = None
-
-    def rows(self) -> tuple[Rows, Rows]:
-        train, held = super().rows()
-        if train.hypotheses is not None:
-            kept = not_yet_right(train, train.hypotheses)
-            if not len(kept):
-                raise InputError(
-                    "every hypothesis is right already, or empty: there is nothing for a corrector to learn"
-                )
-            log.info("%d rows left out: their hypothesis is right already, or empty", len(train) - len(kept))
-            train = train.part(kept)
-        return train, held
 
     def network(self) -> EncoderDecoderNetwork:
         """A T5 with projectors that are new."""
@@ -62,36 +43,16 @@ class T5Preparation(Preparation):
         )  # fmt: skip
         return EncoderDecoderNetwork(t5, projection)
 
-    def open_hypothesizer(self) -> InversionModel:
-        config = self.config
-        assert config.hypothesizer is not None
-        if self.hypothesizer is None:
-            model = load_model(config.hypothesizer, self.device, calibrated=False)
-            check_match(model.spec, self.embedder.spec, expected_name="the hypothesizer", actual_name="the embedder")
-            if isinstance(model, EncoderDecoderModel) and model.tokenizer.get_vocab() != self.tokenizer.get_vocab():
-                raise InputError(
-                    f"{config.hypothesizer} has another tokenizer than this corrector would have: a pair shares one; "
-                    "give its folder as tokenizer"
-                )
-            if isinstance(model, EncoderDecoderModel):  # start token, text, </s>
-                model.max_tokens, model.batch_size = config.label_tokens + 1, config.eval_batch_size
-            self.hypothesizer = model
-        return self.hypothesizer
-
-    def _complete(self, rows: Rows, made: VectorFolder, prefix: str) -> None:
-        """The hypotheses of a corrector."""
-        config = self.config
-        if not config.corrects:
+    def _suit(self, model: InversionModel) -> None:
+        if not isinstance(model, EncoderDecoderModel):
             return
-        place = Path(config.hypotheses) if config.hypotheses and not prefix else self.output / f"{prefix}hypotheses"
-        if config.hypothesizer and not finished(place, KIND):
-            write_hypotheses(
-                self.open_hypothesizer(), self.embedder, made.path, place, dtype=config.store,
-                processes=self.processes, progress=self._progress("hypotheses"),
-            )  # fmt: skip
-        rows.hypotheses = HypothesisFolder(place, made.path)
-        check_match(made.spec, rows.hypotheses.spec, expected_name=str(made.path), actual_name=str(place))
-        rows.hypothesis_tokens = TokenRows(rows.hypotheses.drafts, self.tokenizer, config.label_tokens)
+        if model.tokenizer.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError(
+                f"{self.config.hypothesizer} has another tokenizer than this corrector would have: a pair shares one; "
+                "give its folder as tokenizer"
+            )
+        # start token, text, </s>
+        model.max_tokens, model.batch_size = self.config.label_tokens + 1, self.config.eval_batch_size
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         config = self.config
@@ -99,16 +60,7 @@ class T5Preparation(Preparation):
             return open_tokenizer(config.tokenizer or config.backbone)
         if config.hypothesizer:
             return open_tokenizer(str(resolve(config.hypothesizer)))
-        folder = self.output / "tokenizer"
-        if self.processes.rank == 0 and not (folder / "tokenizer_config.json").exists():
-            train_tokenizer(self._all_texts(), config.scratch.vocab_size, folder)
-        self.processes.wait()
-        return open_tokenizer(str(folder))
-
-    def _all_texts(self) -> Iterator[str]:
-        if self.config.texts:
-            return texts_of(self.config.texts, self.config.use_less_data)
-        return iter(VectorFolder(str(self.config.vectors)).texts)
+        return open_tokenizer(str(self._own_tokenizer(train_tokenizer, config.scratch.vocab_size)))
 
     def _t5(self) -> T5ForConditionalGeneration:
         from transformers import T5Config, T5ForConditionalGeneration

@@ -16,8 +16,8 @@ from unembed.checkpoints.placement import Placement
 from unembed.models.encoder_decoder import EncoderDecoderNetwork
 from unembed.processes import Processes
 from unembed.training.runs import FamilyTrainer, carry_out
+from unembed.training.stages import Collator
 from unembed.training.t5.config import T5TrainConfig
-from unembed.training.t5.data import Collator
 from unembed.training.t5.prepare import T5Preparation, carried
 
 FORMATS: dict[str, ModuleType] = {"vec2text": vec2text, "nanov2t": nanov2t}
@@ -59,7 +59,7 @@ class T5Trainer(FamilyTrainer):
         net = prepared.network()
         fresh = not config.precompute
         collator = Collator(
-            prepared.tokenizer, config.label_tokens, noise=config.noise, start=net.config.masked_start,
+            prepared.tokens, start=net.config.masked_start, noise=config.noise,
             embedder=prepared.embedder if fresh else None,
             hypothesizer=prepared.open_hypothesizer() if fresh and config.corrects else None,
         )  # fmt: skip
