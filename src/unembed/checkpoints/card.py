@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from unembed.checkpoints import nanov2t, native, vec2text
+from unembed.checkpoints import davae, nanov2t, native, vec2text
 from unembed.checkpoints.tensors import Weights, read_config, read_tensors, shape
 from unembed.embedders.spec import UNKNOWN, EmbedderSpec
 from unembed.errors import CheckpointError
@@ -32,6 +32,8 @@ def describe(folder: Path) -> dict[str, str]:
             "longest text": f"{longest} tokens",
         }
         return sizes | _embedder(spec) | _bytes(folder)
+    if davae.recognise(folder):
+        return davae.facts(folder) | _embedder(davae.Checkpoint(folder).spec) | _bytes(folder)
     modules = {"vec2text": vec2text, "nanoV2T": nanov2t}
     name, module = next(((n, m) for n, m in modules.items() if m.recognise(folder)), (None, None))
     if module is None:
