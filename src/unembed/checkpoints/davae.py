@@ -252,6 +252,7 @@ def save(
     latent_map: LatentMap | None = None,
     spec: EmbedderSpec | None = None,
     training: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
     card: str = "",
     shard_size: str | int = SHARD_SIZE,
 ) -> None:
@@ -264,6 +265,7 @@ def save(
         settings, quirks: how it writes.
         latent_map, spec: the map and the embedder that it is of; both or none.
         training: further fields of config.json (`dim_target_kl`, `length_weighted_loss`).
+        weights: in place of those in net and latent_map, by the same names, where they are spread over processes.
         card: README.md.
         shard_size: largest file of weights.
 
@@ -272,7 +274,8 @@ def save(
     """
     from huggingface_hub import save_torch_state_dict
 
-    tensors: dict[str, Tensor] = {theirs(name): t.detach().cpu() for name, t in net.state_dict().items()}
+    own = net.state_dict() | ({MAP + name: t for name, t in latent_map.state_dict().items()} if latent_map else {})
+    tensors = {theirs(name): tensor.detach().cpu() for name, tensor in (weights or own).items()}
     tensors[WAVES] = net.decoder.frequencies.cpu()
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURE],
@@ -284,8 +287,7 @@ def save(
         **(training or {}),
         "quirks": asdict(quirks),
     }
-    if latent_map is not None and spec is not None:
-        tensors |= {MAP + name: tensor.detach().cpu() for name, tensor in latent_map.state_dict().items()}
+    if spec is not None:
         config["embedder_spec"] = spec.to_dict()
     with replacing(Path(folder), ARCHITECTURE) as made:
         save_torch_state_dict(tensors, made, max_shard_size=shard_size, metadata={"format": "pt"})

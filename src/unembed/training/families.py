@@ -14,6 +14,7 @@ from unembed.training.run_config import RunConfig
 FAMILIES = {
     "vec2text": ("unembed.training.t5", "T5TrainConfig"),
     "nanov2t": ("unembed.training.t5", "T5TrainConfig"),
+    "davae": ("unembed.training.davae", "DAVAETrainConfig"),
 }
 """Family → its package and the class of its recipes."""
 

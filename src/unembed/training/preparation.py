@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,6 @@ from unembed.training.rows import Rows, TokenRows, cut_texts, hold_out, texts_of
 from unembed.training.run_config import RunConfig
 from unembed.training.vectors import VectorFolder, finished, write_vectors
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 log = logging.getLogger("unembed.train")
 
 
@@ -32,12 +30,24 @@ class Preparation(ABC):
 
     def __init__(self, config: RunConfig, processes: Processes, device: torch.device) -> None:
         self.config, self.processes, self.device, self.output = config, processes, device, Path(config.output)
-        self.embedder: Embedder = embedder(config.embedder, device=str(device), dtype=config.embedder_dtype)
         self.tokenizer = self._tokenizer()
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Opened when it is asked for: not every stage has vectors."""
+        config = self.config
+        return embedder(config.embedder, device=str(self.device), dtype=config.embedder_dtype)
+
     @abstractmethod
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        """The one whose tokens are learned."""
+    def _tokenizer(self) -> Any:
+        """The one whose tokens are learned; of transformers, unless a family tokenises by itself."""
+
+    def _tokenise(self, texts: Sequence[str]) -> TokenRows:
+        return TokenRows(texts, self.tokenizer, self.config.label_tokens)
+
+    def _cut(self, texts: Iterator[str]) -> list[str]:
+        """Each text up to the end of its last token that can be learned."""
+        return cut_texts(texts, self.tokenizer, self.config.label_tokens - 1)
 
     @abstractmethod
     def _complete(self, rows: Rows, made: VectorFolder, prefix: str) -> None:
@@ -59,7 +69,7 @@ class Preparation(ABC):
         config = self.config
         if not config.precompute:
             texts = self._read(sources, limit)
-            labels = TokenRows(texts, self.tokenizer, config.label_tokens)
+            labels = self._tokenise(texts)
             return Rows(labels, np.arange(len(labels)), texts=PackedTexts(texts))
         folder = Path(vectors) if vectors else self.output / f"{prefix}vectors"
         if sources and not finished(folder):
@@ -74,7 +84,7 @@ class Preparation(ABC):
                 f"{folder} holds vectors of {made.vectors.shape[1]} numbers, the embedder's have "
                 f"{self.embedder.spec.dim}: embed the texts again into a new folder"
             )
-        labels = TokenRows(made.texts, self.tokenizer, config.label_tokens)
+        labels = self._tokenise(made.texts)
         used = np.flatnonzero(labels.whole)[:limit]
         if long := int((~labels.whole).sum()):
             log.info("%d of %d texts left out: more than %d tokens", long, len(labels), config.max_seq_length)
@@ -85,7 +95,7 @@ class Preparation(ABC):
         return rows
 
     def _read(self, sources: Sequence[SourceConfig], limit: int | None) -> list[str]:
-        texts = cut_texts(texts_of(sources, limit), self.tokenizer, self.config.label_tokens - 1)
+        texts = self._cut(texts_of(sources, limit))
         if not texts:
             raise InputError(f"{', '.join(source.path for source in sources)}: no text there; give other texts")
         return texts

@@ -5,21 +5,23 @@ Shapes: B rows, T tokens, L latent, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 FREE_BITS_MODES = (0, 1, 2)
 
 
 def reconstruction(logits: Tensor, ids: Tensor, ignored: int) -> Tensor:
-    """−log p of the tokens after the first, in nats [B]. logits [B, T, V], ids [B, T]; tokens `ignored` cost nothing.
-    In the public recipe that is the end of text as well as padding: give the padding's own id to learn the end."""
+    """−log p of the tokens after the first, in nats [B], for ids [B, T] and logits [B, T or T − 1, V].
+
+    Those `ignored` cost nothing. In the public recipe that is the end of text, with which texts are padded too; with a
+    padding of its own the end is learned.
+    """
     wanted = ids[:, 1:]
     costs = F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=ignored, reduction="none"
+        logits[:, : wanted.size(1)].float().flatten(0, 1), wanted.flatten(), ignore_index=ignored, reduction="none"
     )
     return costs.view_as(wanted).sum(1)
 
@@ -39,16 +41,17 @@ def kl(mean: Tensor, logvar: Tensor, mode: int = 0, floor: float = 0.0) -> Tenso
 
 
 def adversarial(
-    discriminator: Callable[[Tensor], Tensor], latents: Tensor, generator: torch.Generator | None = None
+    discriminator: nn.Module, latents: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """(loss of the discriminator, loss of the encoder) for latents [B, L]. The discriminator tells them from the prior
-    N(0, 1); the encoder is to make that impossible. In the discriminator's own precision; the original casts to float16
-    and works in no other."""
+    N(0, 1); the encoder is to make that impossible. Neither loss has a gradient for the other's weights, so that their
+    sum can be minimised. In the discriminator's own precision; the original casts to float16 and works in no other."""
     prior = torch.empty_like(latents).normal_(generator=generator)
-    dtype = next(discriminator.parameters()).dtype if isinstance(discriminator, torch.nn.Module) else latents.dtype
+    frozen = {name: parameter.detach() for name, parameter in discriminator.named_parameters()}
+    dtype = next(discriminator.parameters()).dtype
 
-    def loss(z: Tensor, real: float) -> Tensor:
-        found = discriminator(z.to(dtype)).float()
-        return F.binary_cross_entropy_with_logits(found, torch.full_like(found, real))
+    def loss(found: Tensor, real: float) -> Tensor:
+        return F.binary_cross_entropy_with_logits(found.float(), torch.full_like(found, real, dtype=torch.float32))
 
-    return loss(latents.detach(), 0.0) + loss(prior, 1.0), loss(latents, 1.0)
+    theirs = loss(discriminator(latents.detach().to(dtype)), 0.0) + loss(discriminator(prior.to(dtype)), 1.0)
+    return theirs, loss(functional_call(discriminator, frozen, latents.to(dtype)), 1.0)

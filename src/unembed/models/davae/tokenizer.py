@@ -52,13 +52,23 @@ class PieceTokenizer:
         blank = " " if self.pieces.id_to_piece(ids[0]).startswith("▁") else ""
         return blank + self.pieces.decode(ids)
 
+    def _ends(self, text: str) -> list[int]:
+        """Where in the text each piece ends."""
+        return [end for _, end in self.pieces.encode(text, return_type="offset_mapping")["offsets"]]
+
+    def start(self, text: str, n: int) -> str:
+        """The longest start of `text` of at most n pieces; perhaps empty."""
+        ends = self._ends(text)
+        if len(ends) <= n:
+            return text
+        starts = (text[:end].strip() for end in reversed(ends[:n]))
+        return next((start for start in starts if len(self.pieces.encode(start)) <= n), "")
+
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` of exactly n pieces; None where there is none."""
         if n < 1:
             raise InputError(f"cannot cut a text to {n} tokens; ask for at least 1")
-        found = self.pieces.encode(text, out_type="immutable_proto").pieces
-        ends = [piece.end for piece in found[: n + 4]] if len(found) >= n else []
-        for end in sorted({*ends}, reverse=True):
+        for end in sorted({*self._ends(text)[: n + 4]}, reverse=True):
             start = text[:end].rstrip()
             if start and len(self.pieces.encode(start)) == n:
                 return start
@@ -69,8 +79,8 @@ class PieceTokenizer:
 
 
 def train_pieces(texts: Iterable[str], size: int, path: Path, threads: int = 1) -> None:
-    """Train a unigram vocabulary of `size` pieces into `path`; the 256 bytes are among them, so that every text can be
-    written. Raises InputError where the texts are too few for that."""
+    """Train a unigram vocabulary of at most `size` pieces into `path`. The 256 bytes are among them, so that every text
+    can be written. Raises InputError where the texts need more."""
     library = require("sentencepiece", "davae")
 
     def lines() -> Iterator[str]:
@@ -82,10 +92,12 @@ def train_pieces(texts: Iterable[str], size: int, path: Path, threads: int = 1) 
         with open(path, "wb") as file:
             library.SentencePieceTrainer.train(
                 sentence_iterator=lines(), model_writer=file, vocab_size=size, model_type="unigram",
-                byte_fallback=True, character_coverage=0.9995, num_threads=threads, minloglevel=2,
-                shuffle_input_sentence=False, normalization_rule_name="identity",
+                byte_fallback=True, hard_vocab_limit=False, character_coverage=0.9995, minloglevel=2,
+                num_threads=threads, shuffle_input_sentence=False, normalization_rule_name="identity",
             )  # fmt: skip
     except RuntimeError as error:
         path.unlink(missing_ok=True)
         said = str(error).splitlines()[0].rpartition("] ")[2] or "too few texts"
-        raise InputError(f"no vocabulary of {size} pieces can be made of these texts ({said}): lower it") from error
+        raise InputError(
+            f"no vocabulary of {size} pieces can be made of these texts ({said}): change vocab_size"
+        ) from error
