@@ -1,4 +1,4 @@
-"""Training of the DAVAE family: what the measures of collapse see, both stages, resuming, and recipes that are refused."""
+"""Training of the DAVAE family: what the measures of collapse see, both stages, resuming, recipes that are refused."""
 
 from __future__ import annotations
 

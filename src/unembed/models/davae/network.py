@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 EPS = 1e-5
 FIRST_ROOM = 32
 """Tokens that a Past holds at first; it doubles when it is full."""
-SPREAD = 0.02
-"""Standard deviation of new weights."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +218,18 @@ class DAVAENetwork(nn.Module):
         return mean, logvar
 
     def initialise(self) -> None:
-        """Fresh weights for decoder and posterior; the outputs of a layer are smaller the more layers there are."""
-        small = SPREAD / math.sqrt(2 * self.config.decoder.num_layers)
+        """Fresh weights for decoder and posterior. Their deviation falls with the width (0.02 at the public model's); the
+        outputs of a layer are smaller the more layers there are."""
+        spread = 0.8 * self.config.decoder.hidden_size**-0.5
+        small = spread / math.sqrt(2 * self.config.decoder.num_layers)
         for name, parameter in self.decoder.named_parameters():
             if parameter.ndim > 1 and not name.startswith("r_"):
-                nn.init.normal_(parameter, std=small if name.endswith(("dense.weight", "4h_to_h.weight")) else SPREAD)
+                nn.init.normal_(parameter, std=small if name.endswith(("dense.weight", "4h_to_h.weight")) else spread)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
-        nn.init.normal_(self.posterior.weight, std=SPREAD)
+        mean, logvar = self.posterior.weight.chunk(2)
+        nn.init.normal_(mean, std=mean.size(1) ** -0.5)  # as far apart as the prior is wide
+        nn.init.normal_(logvar, std=0.02)
 
 
 def frequencies(width: int) -> Tensor:

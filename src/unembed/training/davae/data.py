@@ -20,7 +20,7 @@ from unembed.training.rows import Rows, TokenRows, pad
 
 def cut_texts(texts: Iterator[str], pieces: PieceTokenizer, n: int) -> list[str]:
     """The start of each text that has at most `n` pieces; those without any are left out."""
-    return [start for text in texts if (start := pieces.start(text, n))]
+    return [start for text in texts if (start := pieces.start(text, n).strip())]
 
 
 class PieceRows(TokenRows):

@@ -93,6 +93,8 @@ class DAVAEPreparation(Preparation):
                 "hidden_dropout_prob": sizes.dropout, "attention_probs_dropout_prob": sizes.dropout,
                 "max_position_embeddings": longest,
             }  # fmt: skip
+            # BERT's own deviation, 0.02, is one for wide networks: in a narrow one all texts would begin alike.
+            read["initializer_range"] = width**-0.5
         else:
             read = {key: getattr(bert.config, key) for key in BERT}
         net = DAVAENetwork(DAVAEConfig(read, decoder, sizes.latent_size))
