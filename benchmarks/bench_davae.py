@@ -1,9 +1,10 @@
-"""Tokens a second that DAVAE's decoder writes, with its cache and as the original does, reading all anew for each token.
+"""Tokens a second that DAVAE's decoder writes, with its cache and as the original does: all anew for each token.
 
     python benchmarks/bench_davae.py --tokens 100 --repeats 5 -o benchmarks/results/davae.json
 
-Weights are random: what is written does not matter, how long it is does. Both ways write the same texts, which is checked.
-They take turns, and the median of the repeats is given, of wall time and of CPU time: on a busy machine trust the second.
+Weights are random: what is written does not matter, how long it is does. Both ways write the same texts, which is
+checked. They take turns, and the median of the repeats is given, of wall time and of CPU time: on a busy machine trust
+the second.
 """
 
 from __future__ import annotations
@@ -75,11 +76,15 @@ def measure(name: str, rows: int, tokens: int, repeats: int) -> dict[str, object
 
 
 def table(results: list[dict[str, object]]) -> str:
-    head = "| decoder | texts | tokens | cached, tokens/CPU s | uncached | CPU time | wall time |\n|---|--:|--:|--:|--:|--:|--:|\n"
-    return head + "".join(
-        f"| {r['size']} | {r['rows']} | {r['tokens']} | {r['cached_tokens_per_cpu_s']:.0f} | "
-        f"{r['uncached_tokens_per_cpu_s']:.0f} | {r['speedup_cpu_s']:.1f}× | {r['speedup_wall_s']:.1f}× |\n"
-        for r in results
+    head = "| decoder | texts | tokens | cached, tokens/CPU s | uncached | CPU time | wall time |"
+    return (
+        head
+        + "\n|---|--:|--:|--:|--:|--:|--:|\n"
+        + "".join(
+            f"| {r['size']} | {r['rows']} | {r['tokens']} | {r['cached_tokens_per_cpu_s']:.0f} | "
+            f"{r['uncached_tokens_per_cpu_s']:.0f} | {r['speedup_cpu_s']:.1f}× | {r['speedup_wall_s']:.1f}× |\n"
+            for r in results
+        )
     )
 
 

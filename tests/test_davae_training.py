@@ -157,11 +157,9 @@ def test_rows_and_labels(base, healthy):
     pieces = load_model(healthy, CPU).vae.pieces
     cut = cut_texts(iter(["他在公园看书。" * 5, " ", "好"]), pieces, 6)
     assert len(cut) == 2 and all(len(ids) <= 6 for ids in pieces.encode(cut)) and cut[0].startswith("他在公园")
-    rows = PieceRows(["他在公园看书。", "好"], pieces, 4)
-    assert rows.whole.tolist() == [False, True] and [len(rows[0]), len(rows[1])] == [
-        4,
-        len(pieces.encode(["好"])[0]) + 1,
-    ]
+    short = len(pieces.encode(["他"])[0]) + 1
+    rows = PieceRows(["他在公园看书。" * 5, "他"], pieces, short)
+    assert rows.whole.tolist() == [False, True] and [len(rows[0]), len(rows[1])] == [short, short]
     assert rows[0][-1] == rows[1][-1] == pieces.eos_id
 
 
@@ -190,6 +188,7 @@ def test_the_public_recipe_does_not_learn_the_end(base, tmp_path):
         ({"noise": -1.0}, "noise is -1.0"),
         ({"vectors": "somewhere", "precompute": True}, "leave vectors to stage inversion"),
         ({"vae": "a", "encoder": "b"}, "leave out encoder"),
+        ({"vae": "a", "stage": "inversion", "precompute": False}, "leave precompute on"),
     ],
 )
 def test_recipes_that_are_refused(base, changes, said):

@@ -218,8 +218,8 @@ class DAVAENetwork(nn.Module):
         return mean, logvar
 
     def initialise(self) -> None:
-        """Fresh weights for decoder and posterior. Their deviation falls with the width (0.02 at the public model's); the
-        outputs of a layer are smaller the more layers there are."""
+        """Fresh weights for decoder and posterior. Their deviation falls with the width (0.02 at the public model's),
+        that of a layer's outputs with the number of layers as well."""
         spread = 0.8 * self.config.decoder.hidden_size**-0.5
         small = spread / math.sqrt(2 * self.config.decoder.num_layers)
         for name, parameter in self.decoder.named_parameters():

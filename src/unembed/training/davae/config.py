@@ -119,6 +119,8 @@ class DAVAETrainConfig(RunConfig):
             raise InputError(f"stage '{self.stage}' of family '{self.family}' is unknown: choose {', '.join(STAGES)}")
         if self.fits_map and not self.vae:
             raise InputError("stage inversion needs the auto-encoder that it is fitted to: give its folder as vae")
+        if self.fits_map and not self.precompute:
+            raise InputError("stage inversion embeds its texts once: leave precompute on")
         if self.vae and self.encoder:
             raise InputError("vae brings its own encoder: leave out encoder")
         if self.free_bits_mode not in FREE_BITS_MODES:

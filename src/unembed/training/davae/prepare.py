@@ -105,6 +105,8 @@ class DAVAEPreparation(Preparation):
 
     def _settle(self, net: DAVAENetwork) -> DAVAENetwork:
         net.embedding_noise = self.config.embedding_noise
+        if not self.config.adversarial:
+            net.discriminator.requires_grad_(False)  # several processes insist on a gradient for what may have one
         return net
 
     def latent_map(self) -> LatentMap | None:

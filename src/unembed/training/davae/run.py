@@ -65,8 +65,8 @@ class Objective(nn.Module):
         mean, logvar = self.net.encode(encoder_ids)
         mean, logvar = mean.float(), logvar.float()
         free = torch.zeros_like(logvar) if self.config.free_bits_mode == 2 else logvar
-        # What is not weighed yet is not disturbed yet: at weight 0 this is a plain auto-encoder, which learns to use the
-        # latent before noise could teach the decoder to do without it (Li et al., EMNLP 2019, begin likewise).
+        # What is not weighed yet is not disturbed yet: at weight 0 this is a plain auto-encoder, which learns to use
+        # the latent before noise could teach the decoder to do without it (Li et al., EMNLP 2019, begin likewise).
         noise = self.beta / self.config.beta.peak if self.config.beta.peak else 1.0
         latents = reparameterise(mean, free, noise) if self.training else mean
         cost = kl(mean, logvar, self.config.free_bits_mode, self.config.free_bits)
