@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
     from unembed.models.base import InversionModel
 
-FORMATS = (
-    "unembed.checkpoints.native",
-    "unembed.checkpoints.vec2text",
-    "unembed.checkpoints.nanov2t",
-    "unembed.checkpoints.prefix",
-)
+FORMATS = tuple(f"unembed.checkpoints.{name}" for name in ("native", "vec2text", "nanov2t", "prefix", "davae"))
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}

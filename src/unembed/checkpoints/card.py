@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 
-from unembed.checkpoints import nanov2t, native, prefix, vec2text
+from unembed.checkpoints import davae, nanov2t, native, prefix, vec2text
 from unembed.checkpoints.tensors import Weights, read_config, read_tensors, shape
 from unembed.embedders.spec import UNKNOWN, EmbedderSpec
 from unembed.errors import CheckpointError
@@ -34,6 +34,8 @@ def describe(folder: Path) -> dict[str, str]:
         return sizes | _embedder(spec) | _bytes(folder)
     if prefix.recognise(folder):
         return _prefix(folder) | _bytes(folder)
+    if davae.recognise(folder):
+        return davae.facts(folder) | _embedder(davae.Checkpoint(folder).spec) | _bytes(folder)
     modules = {"vec2text": vec2text, "nanoV2T": nanov2t}
     name, module = next(((n, m) for n, m in modules.items() if m.recognise(folder)), (None, None))
     if module is None:

@@ -72,6 +72,12 @@ PUBLIC = (
         "corrector of nanoV2T, 32 tokens, NQ; needs a stage 1",
         ST_GTR,
     ),
+    Public(
+        "randeng-davae",
+        ("IDEA-CCNL/Randeng-DAVAE-1.2B-General-Chinese",),
+        "auto-encoder of Chinese texts, WuDao",
+        "its own latents",
+    ),
     *(_noise(f"{model}-32-noise-{level}", f"{model}-base") for model in ("gtr", "gte") for level in
       ("0.1", "0.01", "0.001", "0.0001")),
     *(_noise(f"{model}-512-noise-0.00001", f"{model}-base") for model in ("gtr", "gte")),

@@ -90,8 +90,12 @@ def _api(rest: str, **options: Any) -> Embedder:
 
 
 def _checkpoint(folder: str, **options: Any) -> Embedder:
+    from unembed.checkpoints.davae import recognise
     from unembed.embedders.checkpoint import CheckpointEmbedder
+    from unembed.embedders.davae import DAVAEEmbedder
 
+    if recognise(Path(folder)):
+        return _call(DAVAEEmbedder, folder, **options)
     return _call(CheckpointEmbedder, folder, **options)
 
 

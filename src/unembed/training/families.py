@@ -15,6 +15,7 @@ FAMILIES = {
     "vec2text": ("unembed.training.t5", "T5TrainConfig"),
     "nanov2t": ("unembed.training.t5", "T5TrainConfig"),
     "causal": ("unembed.training.causal", "CausalTrainConfig"),
+    "davae": ("unembed.training.davae", "DAVAETrainConfig"),
 }
 """Family → its package and the class of its recipes."""
 

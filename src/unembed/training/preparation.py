@@ -6,8 +6,9 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,6 @@ from unembed.training.rows import Rows, TokenRows, cut_texts, hold_out, texts_of
 from unembed.training.run_config import RunConfig
 from unembed.training.vectors import VectorFolder, finished, write_vectors
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 log = logging.getLogger("unembed.train")
 
 
@@ -32,12 +30,21 @@ class Preparation(ABC):
 
     def __init__(self, config: RunConfig, processes: Processes, device: torch.device) -> None:
         self.config, self.processes, self.device, self.output = config, processes, device, Path(config.output)
-        self.embedder: Embedder = embedder(config.embedder, device=str(device), dtype=config.embedder_dtype)
         self.tokenizer = self._tokenizer()
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        """Opened when it is asked for: not every stage has vectors."""
+        config = self.config
+        return embedder(config.embedder, device=str(self.device), dtype=config.embedder_dtype)
+
     @abstractmethod
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        """The one whose tokens are learned."""
+    def _tokenizer(self) -> Any:
+        """The one whose tokens are learned; of transformers, unless a family tokenises by itself."""
+
+    def _cut(self, texts: Iterator[str]) -> list[str]:
+        """Each text up to the end of its last token that can be learned."""
+        return cut_texts(texts, self.tokenizer, self.config.label_tokens - 1)
 
     @abstractmethod
     def _complete(self, rows: Rows, made: VectorFolder, prefix: str) -> None:
@@ -89,7 +96,7 @@ class Preparation(ABC):
         return rows
 
     def _read(self, sources: Sequence[SourceConfig], limit: int | None) -> list[str]:
-        texts = cut_texts(self._texts(sources, limit), self.tokenizer, self.config.label_tokens - 1)
+        texts = self._cut(self._texts(sources, limit))
         if not texts:
             raise InputError(f"{', '.join(source.path for source in sources)}: no text there; give other texts")
         return texts
