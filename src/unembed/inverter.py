@@ -195,9 +195,10 @@ def load(
     precision = getattr(importlib.import_module("torch"), model_dtype) if model_dtype else None
     loaded = load_model(model, place, precision, device_map=device_map, max_memory=max_memory)
     if not isinstance(embedder, Embedder):
-        embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype)
+        embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype, loaded.spec.prefix)
     return Inverter(loaded, embedder)
 
 
-def _embedder(name: str, device: torch.device, dtype: str) -> Embedder:
-    return embedder(name, device=device, dtype=dtype)
+def _embedder(name: str, device: torch.device, dtype: str, prefix: str) -> Embedder:
+    """With the prefix that the model was trained on, where it has one: any other would be refused."""
+    return embedder(name, device=device, dtype=dtype, **({"prefix": prefix} if prefix else {}))
