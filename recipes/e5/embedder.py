@@ -131,7 +131,7 @@ def main() -> None:
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     save_file(state(file), folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer(file).save(str(folder / "tokenizer.json"))
-    kinds = ["Transformer", "Pooling", "Normalize"]
+    library, kinds = "sentence_transformers.models", ["Transformer", "Pooling", "Normalize"]
     settings = {
         "config.json": {
             "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "hidden_size": file.hidden,
@@ -145,7 +145,7 @@ def main() -> None:
             "mask_token": "<mask>", "clean_up_tokenization_spaces": False,
         },
         "modules.json": [
-            {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+            {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{library}.{kind}"}
             for i, kind in enumerate(kinds)
         ],
         "1_Pooling/config.json": {"word_embedding_dimension": file.hidden, "pooling_mode_mean_tokens": True},

@@ -61,7 +61,7 @@ def differences(original: str, recovered: str) -> Text:
     a, shown = (units(visible(text)) for text in (original, recovered))
     keys = [[word.strip().lower() for word in words] for words in (a, shown)]
     out = Text()
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(a=keys[0], b=keys[1], autojunk=False).get_opcodes():
+    for tag, i1, _, j1, j2 in difflib.SequenceMatcher(a=keys[0], b=keys[1], autojunk=False).get_opcodes():
         words = "".join(shown[j1:j2]).lstrip()
         if out.plain and any(unit[0].isspace() for unit in (*a[i1 : i1 + 1], *shown[j1 : j1 + 1])):
             out.append(" ")
