@@ -53,7 +53,7 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("pii-zero", PII, (4, 8, 16, 24), 60),
         Part("squad-search", SQUAD, (4, 8, 16), 8, steps=20, sequence_beam_width=4),
     ),
-    # For inverters of the language (docs/languages.md): about a quarter of an hour each on two cores.
+    # For inverters of the language (docs/languages.md).
     "russian": (
         Part("news-greedy", RUSSIAN, SHORT, 100, consensus=1),
         Part("news-zero", RUSSIAN, SHORT, 100),
@@ -81,8 +81,17 @@ COLUMNS = (
     ("cosine", 1, 3),
 )
 """Metric, factor and digits of each column of `figures`."""
-OVERVIEW = (("exact_uncased", 100, 0), ("character_f1", 1, 2), ("chrf", 1, 1), ("bleu", 1, 1), ("cosine", 1, 2))
+OVERVIEW = (
+    ("exact_uncased", 100, 0),
+    ("token_f1", 1, 2),
+    ("character_f1", 1, 2),
+    ("chrf", 1, 1),
+    ("bleu", 1, 1),
+    ("cosine", 1, 2),
+)
 """The same for `overview`."""
+CONTROLS = ("token_f1", "character_f1")
+"""What `overview` says of the controls."""
 
 
 def suite(name: str) -> tuple[Part, ...]:
@@ -169,11 +178,12 @@ def headline(reports: dict[str, dict[str, Any]]) -> str:
 
 
 def overview(reports: dict[str, dict[str, Any]]) -> str:
-    """One table of all reports, with measures that fit every script, and what the controls get beside."""
+    """One table of all reports, with measures that fit every script, and beside them the token and character F1 of the
+    controls."""
     lines = [
-        "| part | tokens | n | exact (uncased) % | character F1 | chrF | BLEU | cosine | queries "
-        "| character F1, a training text | character F1, prior sample |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| part | tokens | n | exact (uncased) % | token F1 | character F1 | chrF | BLEU | cosine | queries "
+        "| a training text | prior sample |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, report in reports.items():
         for length, result in report["lengths"].items():
@@ -181,7 +191,8 @@ def overview(reports: dict[str, dict[str, Any]]) -> str:
             cells = [cell(systems["inverter"][metric], *rest) for metric, *rest in OVERVIEW]
             cells.append(f"{result['queries_mean']:.0f}")
             for control in ("training text", "prior sample"):
-                cells.append(cell(systems[control]["character_f1"], 1, 2) if control in systems else "")
+                both = [systems[control][metric]["value"] for metric in CONTROLS] if control in systems else []
+                cells.append(" / ".join(f"{value:.2f}" for value in both))
             lines.append(f"| {name} | {length} | {result['n']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
