@@ -7,6 +7,7 @@ import importlib
 import json
 import lzma
 import sys
+import unicodedata
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from unembed.errors import InputError, MissingExtra, StorageError
 from unembed.models.native.tokenizer import TextTokenizer
+from unembed.scripts import chunks
 from unembed.training.batches import SpanSource, StoredSource, batches_of_chunk, disturb, drop_condition
 from unembed.training.config import ObjectiveConfig, OptimiserConfig, SourceConfig, SpanConfig, TrainConfig
 from unembed.training.corpora import Corpus, PackedTexts, cut_span, read_texts
@@ -281,8 +283,28 @@ def test_a_text_that_is_too_short_comes_whole():
 )
 def test_text_without_spaces_is_cut_by_characters(text):
     found = spans(text, 4)
-    assert all(len(span) == 8 and span in text for span in found) and len(set(found)) > 5
+    assert all(7 <= len(span) <= 14 and span in text for span in found) and len(set(found)) > 5
+    assert not any(unicodedata.combining(span[0]) for span in found), "a mark stays with its letter"
     assert set(spans(text, 100, n=5)) == {text}
+
+
+def test_text_that_mixes_scripts_is_cut_at_words_and_characters():
+    text = "用户可以在 Linux 系统上安装 TiDB 数据库，然后启动服务。" * 3
+    found = spans(text, 5, n=200)
+    assert all(len(chunks(span)) == 5 and span in text for span in found)
+    assert all(len(span) < 30 for span in found), "not five runs between spaces"
+    assert not any(span.endswith(("Linu", "TiD")) or span.startswith(("inux", "iDB")) for span in found)
+
+
+def test_chinese_spans_can_begin_where_sentences_do():
+    text = "今天天气很好。我们去公园吧！“他不想去。”因为有工作"
+    assert {span[0] for span in spans(text, 2, sentence_start=1.0)} == {"今", "我", "“", "因"}
+
+
+def test_examples_of_text_without_spaces_are_cut_too(tmp_path):
+    (tmp_path / "a.txt").write_text("今天天气很好我们去公园散步吧\n" * 3, encoding="utf-8")
+    corpus = Corpus([SourceConfig(str(tmp_path / "a.txt"))], SpanConfig())
+    assert set(corpus.examples(4, words=3)) == {"今天天气很好"}
 
 
 # --- batches ---

@@ -55,6 +55,16 @@ def test_other_names(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert embedder("labse").path_or_id == "sentence-transformers/LaBSE"
 
 
+def test_e5_gets_the_prefix_that_it_was_trained_with() -> None:
+    def prefix(name: str, **options: str) -> str | None:
+        return embedder(name, **options)._options["prefix"]
+
+    assert prefix("multilingual-e5-small") == prefix("intfloat/E5-base-v2") == "passage: "
+    assert prefix("multilingual-e5-small#raw") == "passage: "
+    assert prefix("multilingual-e5-small", prefix="query: ") == "query: " and prefix("e5-base-v2", prefix="") == ""
+    assert prefix("multilingual-e5-small", prompt="query") is None and prefix("labse") is None
+
+
 @pytest.mark.parametrize(
     ("name", "options", "kind", "message"),
     [

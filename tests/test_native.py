@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from unembed.checkpoints import load_model
+from unembed.checkpoints import load_model, native
 from unembed.errors import CheckpointError
 from unembed.models.base import GREEDY, Sampling
 from unembed.models.decoding import choose, filter_logprobs
+from unembed.models.native import NativeModel
 from unembed.models.native.generation import Decoder, generate
 from unembed.models.native.model import change
 from unembed.models.native.network import (
@@ -30,6 +32,7 @@ from unembed.models.native.network import (
     text_and_labels,
 )
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from unembed.search.types import SearchConfig
 
 DIM = 16
 TEXTS = [
@@ -442,6 +445,45 @@ def test_attention_and_its_gradients_equal_torch_s_own(masked):
     weights = torch.randn_like(ours)
     for a, b in zip(*(torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (ours, theirs)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def narrow(rows, seed):
+    """Vectors that all point much the same way, as E5's do: their mean has a length of about 0.9."""
+    rng = np.random.default_rng(seed)
+    vectors = np.eye(DIM)[0] + rng.normal(size=(rows, DIM)) * 0.4 / math.sqrt(DIM)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_centred_network_sees_how_a_vector_differs_from_the_others():
+    net, vectors = tiny(centred=True), narrow(500, 0)
+    net.centre_on(vectors)
+    scaled = net.scaled(torch.from_numpy(vectors)).numpy()
+    assert np.linalg.norm(vectors.mean(axis=0)) > 0.85 and np.abs(scaled.mean(axis=0)).max() < 0.05
+    assert np.sqrt((scaled**2).mean()) == pytest.approx(1, abs=0.01)
+    plain = tiny().scaled(torch.from_numpy(vectors)).numpy()
+    assert np.abs(plain.mean(axis=0)).max() > 3, "what the common direction would fill"
+    mixed = torch.from_numpy(np.concatenate([vectors[:1], np.zeros((1, DIM), np.float32)]))
+    assert not net.scaled(mixed)[1].any() and net.scaled(mixed)[0].any(), "no condition stays none"
+
+
+def test_a_centred_network_is_the_same_in_every_precision_and_after_saving(tmp_path, real, vectors):
+    net = tiny(vocab=real.tokenizer.vocab_size, centred=True)
+    net.centre_on(narrow(500, 0))
+    targets = torch.from_numpy(narrow(4, 1))
+    before, loss = net.scaled(targets), net(targets, torch.tensor([[BOS_ID, 5]] * 4))
+    model = NativeModel(net, real.tokenizer, replace(real.spec, dim=DIM, fingerprint=None))
+    for int8 in (False, True):
+        native.save(model, tmp_path / "model", int8=int8)
+        again = native.load(tmp_path / "model", torch.device("cpu"), torch.float32).net
+        assert torch.equal(again.scaled(targets), before)
+    assert 0.1 < model.search_fields(4)["prior_weight"] / SearchConfig().prior_weight < 0.2, "1 - |mean|²"
+    assert real.search_fields(4) == {}
+    native.save(model, tmp_path / "model")
+    half = native.load(tmp_path / "model", torch.device("cpu"), torch.bfloat16).net
+    assert torch.equal(half.scaled(targets), before)
+    start = tiny(vocab=real.tokenizer.vocab_size, centred=True, seed=1)
+    start.take_over(net)
+    assert torch.equal(start(targets, torch.tensor([[BOS_ID, 5]] * 4)), loss)
 
 
 def test_prefix_mask():

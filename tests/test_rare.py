@@ -20,6 +20,17 @@ from unembed.rare import rare_recall, rare_strings, stands_in
         ("The first word is none. Nor is this, nor I", {}),
         ("Wir sahen Ärzte in Łódź", {"name": ["Ärzte", "Łódź"]}),
         ("", {}),
+        ("Вчера Анна Петрова видела Ёжика; она живёт в Москве", {"name": ["Анна", "Петрова", "Ёжика", "Москве"]}),
+        ("Он пришёл 3 мая 2024 и 19.06.2027 в 14:30", {"date": ["3 мая 2024", "19.06.2027"], "number": ["14:30"]}),
+        ("Заказ D229187, почта anna@пример.рф", {"e-mail": ["anna@пример.рф"], "identifier": ["D229187"]}),
+        (
+            "何婷的银行卡尾号8720在2027年7月5日被扣款2392.00元",
+            {"date": ["2027年7月5日"], "number": ["8720", "2392.00"]},
+        ),
+        ("邮箱是tao@example.com，订单AB-1029已发货", {"e-mail": ["tao@example.com"], "identifier": ["AB-1029"]}),
+        ("在 北京 见 王伟 先生，1998年毕业", {"date": ["1998年"]}),
+        ("التقى محمد بسارة في القاهرة عام 2019", {"number": ["2019"]}),
+        ("राम ने सीता को 500 रुपये दिए", {"number": ["500"]}),
     ],
 )
 def test_what_is_found(text, found):
@@ -29,6 +40,12 @@ def test_what_is_found(text, found):
 def test_a_string_counts_only_whole_and_in_any_case():
     assert stands_in("Miller", "dear MILLER, hello") and not stands_in("Miller", "the millers")
     assert stands_in("3.5", "only 3.5 left") and not stands_in("3.5", "13.5") and not stands_in("3.5", "3x5")
+
+
+def test_a_string_is_whole_between_characters_of_a_script_without_spaces():
+    assert stands_in("8720", "尾号8720在") and not stands_in("8720", "尾号18720在")
+    assert stands_in("2027年7月5日", "于2027年7月5日被") and stands_in("Анна", "вот АННА.")
+    assert not stands_in("Анна", "Иоанна")
 
 
 def test_recall_by_kind():

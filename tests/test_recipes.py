@@ -12,6 +12,8 @@ from runpy import run_path
 import pytest
 import yaml
 
+from unembed.training.config import TrainConfig
+
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes" / "minilm"
 RECIPE = """
@@ -116,3 +118,14 @@ def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):
 
     tokens = sum(run["tokens"] for run in native.history(shipped))
     assert f"{tokens / 1e6:.1f}M tokens" in card
+
+
+@pytest.mark.parametrize("language", ["ru", "zh"])
+def test_the_e5_recipes_train_on_their_language_and_never_on_what_is_held_out(language, request):
+    recipe = TrainConfig.from_dict(yaml.safe_load((ROOT / "recipes" / "e5" / f"{language}.yaml").read_text()))
+    assert all(source.path.startswith(f"{language}/") for source in recipe.corpora)
+    assert all(path.startswith(f"heldout/{language}_") for path in recipe.heldout)
+    assert sum(source.weight for source in recipe.corpora) == pytest.approx(1)
+    folder = request.getfixturevalue("data_dir")
+    for path in (*(source.path for source in recipe.corpora), *recipe.heldout):
+        assert (folder / path).is_file()

@@ -224,6 +224,24 @@ def test_a_lexical_head_that_starts_as_a_bag_of_words(recipe, minilm, texts, wid
     assert torch.equal(Trainer(recipe("b", lexical_spans=600, chunk=300, model=model)).net.lexical_in.weight, weight)
 
 
+def test_a_centred_run_takes_the_mean_of_its_texts_and_goes_on_with_it(recipe):
+    config = recipe(model=replace(recipe().model, centred=True), max_steps=2)
+    made = Trainer(config)
+    vectors = made.source.chunk(0)[1]
+    np.testing.assert_allclose(made.net.centre.numpy(), vectors.mean(axis=0), atol=1e-3)
+    assert float(made.net.spread) == pytest.approx(vectors.std(axis=0).mean(), rel=0.05)
+    centre = made.net.centre.clone()
+    made.run()
+    for again in (
+        Trainer(replace(config, max_steps=4)),
+        Trainer(recipe("b", model=config.model, init_from=str(model_of(config)))),
+    ):
+        assert torch.equal(again.net.centre, centre), "of the run that it goes on from, or starts from"
+    assert load_model(model_of(config), CPU, F32).net.config.centred
+    with pytest.raises(InputError, match="other sizes"):
+        Trainer(recipe("c", init_from=str(model_of(config))))
+
+
 def test_two_processes_train_one_model_and_go_on_where_they_were(recipe):
     """As a user starts them, with the real embedder; each process draws texts of its own."""
     config = recipe(max_steps=2)

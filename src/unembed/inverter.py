@@ -192,9 +192,10 @@ def load(
     place = resolve_device(device)
     loaded = load_model(model, place, precision(model_dtype), device_map=device_map, max_memory=max_memory)
     if not isinstance(embedder, Embedder):
-        embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype)
+        embedder = _embedder(embedder or loaded.embedder or loaded.spec.id, place, dtype, loaded.spec.prefix)
     return Inverter(loaded, embedder)
 
 
-def _embedder(name: str, device: torch.device, dtype: str) -> Embedder:
-    return embedder(name, device=device, dtype=dtype)
+def _embedder(name: str, device: torch.device, dtype: str, prefix: str) -> Embedder:
+    """With the prefix that the model was trained on, where it has one: any other would be refused."""
+    return embedder(name, device=device, dtype=dtype, **({"prefix": prefix} if prefix else {}))

@@ -2,7 +2,7 @@
 
 Notable:
 - The argument order is always `(reference, prediction)`.
-- `exact`, `exact_uncased`, `token_f1`, `token_set_f1`, `rouge_l` lie in 0..1, `cosine` in -1..1;
+- `exact`, `exact_uncased`, `token_f1`, `token_set_f1`, `character_f1`, `rouge_l` lie in 0..1, `cosine` in -1..1;
   `bleu`, `corpus_bleu` and `chrf` keep sacrebleu's 0..100.
 - No tokeniser data is downloaded: `words` is defined here, for every script (see there), and ROUGE-L uses it too.
 - `bleu` is the mean of sentence BLEUs, which is what the papers on embedding inversion report; `corpus_bleu` is
@@ -24,16 +24,13 @@ from typing import Any
 import numpy as np
 
 from unembed.errors import InputError, require
+from unembed.scripts import UNSPACED
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
-# Scripts written without spaces: each character (with its marks) is a token. Thai to Lao, Myanmar, Khmer, kana,
-# Bopomofo, Han and its extensions.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
-)
+# Scripts written without spaces: each character (with its marks) is a token.
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 # Those among them that sacrebleu's "zh" tokeniser takes apart.
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df]")
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -232,6 +229,15 @@ def token_set_f1(reference: str, prediction: str) -> float:
     return 2 * len(true & predicted) / (len(true) + len(predicted))
 
 
+def character_f1(reference: str, prediction: str) -> float:
+    """F1 of the bags of characters, case-folded and without white space; order does not matter. For scripts without
+    spaces, where a word is hard to say; 1 where neither text has a character."""
+    true, predicted = (Counter("".join(_fold(text).split())) for text in (reference, prediction))
+    if not true and not predicted:
+        return 1.0
+    return 2 * (true & predicted).total() / (true.total() + predicted.total())
+
+
 class _Words:
     """The tokeniser interface that rouge-score asks for; its own would drop every letter outside a to z."""
 
@@ -356,6 +362,7 @@ _ROW_METRICS: dict[str, Callable[[], Callable[[str, str], float]]] = {
     "exact_uncased": lambda: lambda reference, prediction: exact_match(reference, prediction, cased=False),
     "token_f1": lambda: token_f1,
     "token_set_f1": lambda: token_set_f1,
+    "character_f1": lambda: character_f1,
     "rouge_l": _rouge_l_scorer,
     "chrf": _chrf_scorer,
 }

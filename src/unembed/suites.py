@@ -30,7 +30,9 @@ class Part:
 
 
 SQUAD, SCIFACT, PII = "en_squad_dev", "en_scifact_abstracts", "en_synthetic_pii"
-RUSSIAN, CHINESE = "ru_nerel_news", "zh_cmrc2018"
+RUSSIAN, RUSSIAN_PROSE, RUSSIAN_PII = "ru_nerel_news", "ru_literature", "ru_synthetic_pii"
+CHINESE, CHINESE_PII = "zh_cmrc2018", "zh_synthetic_pii"
+SHORT = (8, 16, 32)
 
 SUITES: dict[str, tuple[Part, ...]] = {
     # The figures of the README and the model card. Two cores need about half an hour, most of it for the searches.
@@ -51,6 +53,23 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("pii-zero", PII, (4, 8, 16, 24), 60),
         Part("squad-search", SQUAD, (4, 8, 16), 8, steps=20, sequence_beam_width=4),
     ),
+    # For inverters of the language (docs/languages.md).
+    "russian": (
+        Part("news-greedy", RUSSIAN, SHORT, 100, consensus=1),
+        Part("news-zero", RUSSIAN, SHORT, 100),
+        Part("literature-zero", RUSSIAN_PROSE, SHORT, 100),
+        Part("pii-zero", RUSSIAN_PII, SHORT, 100),
+        Part("news-search", RUSSIAN, SHORT, 20, steps=20, sequence_beam_width=4),
+        Part("literature-search", RUSSIAN_PROSE, SHORT, 20, steps=20, sequence_beam_width=4),
+        Part("pii-search", RUSSIAN_PII, SHORT, 20, steps=20, sequence_beam_width=4),
+    ),
+    "chinese": (
+        Part("wikipedia-greedy", CHINESE, SHORT, 100, consensus=1),
+        Part("wikipedia-zero", CHINESE, SHORT, 100),
+        Part("pii-zero", CHINESE_PII, SHORT, 100),
+        Part("wikipedia-search", CHINESE, SHORT, 20, steps=20, sequence_beam_width=4),
+        Part("pii-search", CHINESE_PII, SHORT, 20, steps=20, sequence_beam_width=4),
+    ),
 }
 
 COLUMNS = (
@@ -62,6 +81,17 @@ COLUMNS = (
     ("cosine", 1, 3),
 )
 """Metric, factor and digits of each column of `figures`."""
+OVERVIEW = (
+    ("exact_uncased", 100, 0),
+    ("token_f1", 1, 2),
+    ("character_f1", 1, 2),
+    ("chrf", 1, 1),
+    ("bleu", 1, 1),
+    ("cosine", 1, 2),
+)
+"""The same for `overview`."""
+CONTROLS = ("token_f1", "character_f1")
+"""What `overview` says of the controls."""
 
 
 def suite(name: str) -> tuple[Part, ...]:
@@ -147,9 +177,29 @@ def headline(reports: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def overview(reports: dict[str, dict[str, Any]]) -> str:
+    """One table of all reports, with measures that fit every script, and beside them the token and character F1 of the
+    controls."""
+    lines = [
+        "| part | tokens | n | exact (uncased) % | token F1 | character F1 | chrF | BLEU | cosine | queries "
+        "| a training text | prior sample |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, report in reports.items():
+        for length, result in report["lengths"].items():
+            systems = {system: scores["summary"] for system, scores in result["systems"].items()}
+            cells = [cell(systems["inverter"][metric], *rest) for metric, *rest in OVERVIEW]
+            cells.append(f"{result['queries_mean']:.0f}")
+            for control in ("training text", "prior sample"):
+                both = [systems[control][metric]["value"] for metric in CONTROLS] if control in systems else []
+                cells.append(" / ".join(f"{value:.2f}" for value in both))
+            lines.append(f"| {name} | {length} | {result['n']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def summary(reports: dict[str, dict[str, Any]]) -> str:
     """All reports of a suite, by the names of their parts, as one Markdown page."""
-    parts = [headline(reports)] if reports.keys() >= set(HEADLINE) else []
+    parts = [headline(reports) if reports.keys() >= set(HEADLINE) else overview(reports)]
     for name, report in reports.items():
         parts += [f"## {name}", tables(report)]
     return "\n\n".join(parts) + "\n"

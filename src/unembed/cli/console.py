@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,10 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unembed.scripts import units
+
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 
 def console() -> Console:
-    """Standard output; as wide as the terminal, or 160 columns where there is none, so that a pipe loses nothing."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
+    """Standard output; as wide as the terminal, or 160 columns where there is none, so that a pipe loses nothing. A
+    text's ":100:" stays what it is."""
+    width = None if sys.stdout.isatty() else 160
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False, emoji=False)
 
 
 def typed(arguments: Sequence[str], flag: str) -> list[str]:
@@ -33,27 +40,37 @@ def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]], tit
     """A table of `columns` (heading, "left" or "right")."""
     out = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for heading, justify in columns:
-        out.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify == "right")
+        right = justify == "right"
+        # Folded, not cut off: a text without spaces is one long word.
+        out.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
-        out.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
+        out.add_row(*[cell if isinstance(cell, Text) else Text(visible(str(cell))) for cell in row])
     return out
+
+
+def visible(text: str) -> str:
+    """`text` without what acts on a terminal instead of being shown there: control characters, and those that turn the
+    direction of what follows, are written as their numbers."""
+    return _ACTING.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def differences(original: str, recovered: str) -> Text:
     """`recovered` with the words that are not in `original` at that place in «marks» (and red on a terminal), and a
-    gap ‹…› where words of the original are missing. Case is not looked at: most embedders do not see it."""
-    a, b = original.lower().split(), recovered.lower().split()
-    shown = recovered.split()
+    gap ‹…› where words of the original are missing; in a script without spaces a word is a character. Case is not
+    looked at: most embedders do not see it."""
+    a, shown = (units(visible(text)) for text in (original, recovered))
+    keys = [[word.strip().lower() for word in words] for words in (a, shown)]
     out = Text()
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(a=a, b=b, autojunk=False).get_opcodes():
+    for tag, i1, _, j1, j2 in difflib.SequenceMatcher(a=keys[0], b=keys[1], autojunk=False).get_opcodes():
+        words = "".join(shown[j1:j2]).lstrip()
+        if out.plain and any(unit[0].isspace() for unit in (*a[i1 : i1 + 1], *shown[j1 : j1 + 1])):
+            out.append(" ")
         if tag == "equal":
-            words, style = " ".join(shown[j1:j2]), ""
+            out.append(words)
         elif tag == "delete":
-            words, style = "‹…›" if i2 > i1 else "", "dim"
+            out.append("‹…›", style="dim")
         else:
-            words, style = "«" + " ".join(shown[j1:j2]) + "»", "red"
-        if words:
-            out.append(" " if out.plain else "").append(words, style=style)
+            out.append(f"«{words}»", style="red")
     return out
 
 

@@ -195,7 +195,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401
 
 
 def _show(rows: list[dict[str, Any]], traced: list[Inversion]) -> None:
-    from unembed.cli.console import console
+    from unembed.cli.console import console, visible
     from unembed.search.trace import trace_lines
 
     out = console()
@@ -203,7 +203,7 @@ def _show(rows: list[dict[str, Any]], traced: list[Inversion]) -> None:
     for row, inversion in zip(rows, traced, strict=False):
         out.print(f"\nvector {row['id']}, stopped: {inversion.stopped}", markup=False)
         for line in trace_lines(inversion):
-            out.print(line, markup=False)
+            out.print(visible(line), markup=False)
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -61,6 +61,10 @@ ALIASES = {
 """Short names. `#raw` stops after the pooling: the GTR that vec2text's public checkpoints were trained on is such a
 one."""
 
+PREFIXES = {hub_id: "passage: " for hub_id in KNOWN if hub_id.startswith(("intfloat/e5-", "intfloat/multilingual-e5-"))}
+"""What stands before a text where neither the user nor the model's own files say so: E5 wants one, and what a vector
+store holds are passages. Queries are embedded with prefix="query: "."""
+
 
 def _openai(model: str, **options: Any) -> Embedder:
     from unembed.embedders.api import OpenAICompatibleEmbedder
@@ -158,6 +162,9 @@ def embedder(name_or_path: str | Path | Embedder, **options: Any) -> Embedder:
             options.pop("folder", None), local_files_only=bool(options.get("local_files_only", False))
         )
         return _local(f"{path}{'#raw' if hub_id.endswith('#raw') else ''}", **{"id": DEFAULT_ID, **options})
+    prefix = PREFIXES.get(hub_id.removesuffix("#raw"))
+    if prefix is not None and options.get("prefix") is None and options.get("prompt") is None:
+        options["prefix"] = prefix
     return _local(hub_id, **options)
 
 

@@ -6,32 +6,24 @@ the text, though seldom all of it in one sample and in order.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
+from unembed.scripts import pieces, spaced
 from unembed.search.types import Candidate
 
-# A word or a mark with the white space before it, so that joining pieces gives the text back; CJK goes by character.
-_PIECE = re.compile(r"\s*(?:[㐀-鿿぀-ヿ]|(?:(?![㐀-鿿぀-ヿ])\w)+|[^\w\s])")
-_LETTER = re.compile(r"(?![㐀-鿿぀-ヿ])\w")
 _MOVES = ("crossover", "substitution", "insertion", "deletion", "move")
 _SHARES = (0.25, 0.35, 0.2, 0.1, 0.1)
 
 
-def pieces(text: str) -> list[str]:
-    """Words and marks, each with the space before it; "".join(pieces(text)) is the text without trailing space."""
-    return _PIECE.findall(text)
-
-
 def join(parts: Sequence[str]) -> str:
     """The text of pieces in any order: words that would run into one get a space between them."""
-    out = ""
+    out: list[str] = []
     for part in parts:
-        out += " " + part if _LETTER.match(part) and _LETTER.match(out[-1:]) else part
-    return out.strip()
+        out.append(" " + part if out and spaced(part) and spaced(out[-1].lstrip()) else part)
+    return "".join(out).strip()
 
 
 def vocabulary(candidates: Sequence[Candidate], sharpness: float = 20.0) -> tuple[list[str], np.ndarray]:
@@ -91,7 +83,7 @@ def edit(parts: list[str], move: str, words: list[str], weights: np.ndarray, rng
         parts.insert(int(rng.integers(len(parts) + 1)), piece)
     else:
         word = words[int(rng.choice(len(words), p=weights))]
-        space = " " if _LETTER.match(word) else ""
+        space = " " if spaced(word) else ""
         if move == "substitution":
             parts[at] = (parts[at][: len(parts[at]) - len(parts[at].lstrip())] or (space if at else "")) + word
         else:

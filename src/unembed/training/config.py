@@ -44,6 +44,8 @@ class ModelConfig:
     reader_width: int = 1024
     lexical_head: bool = True
     vector_everywhere: bool = True
+    centred: bool = False
+    """For embedders whose vectors all point much the same way, such as E5."""
 
 
 @dataclass

@@ -15,14 +15,13 @@ from typing import IO, Any
 import numpy as np
 
 from unembed.errors import InputError, StorageError, require
+from unembed.scripts import chunks, first_words
 from unembed.training.config import SourceConfig, SpanConfig
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
-_SENTENCE_START = re.compile(r"(?<=[.!?。！？])\s+(?=\S)")
-_WORD = re.compile(r"\S+")
-# Thai, Lao, Burmese, Khmer, kana, Han: scripts without spaces.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+# After a full stop and a space; a full stop of Chinese or Japanese needs none, and its closing quote belongs to it.
+_SENTENCE_START = re.compile(r"(?<=[.!?؟।])\s+(?=\S)|(?<=[。！？．])[。！？．”’」』）]*+\s*+(?=\S)")
 
 
 def read_texts(source: SourceConfig) -> Iterator[str]:
@@ -180,7 +179,7 @@ class Corpus:
         rng = np.random.default_rng([seed, 4])
         picks = rng.choice(len(self.texts), size=n, p=self.weights).tolist()
         texts = [self.texts[pick][int(rng.integers(len(self.texts[pick])))] for pick in picks]
-        return [" ".join(text.split()[:words]) for text in texts]
+        return [first_words(text, words) for text in texts]
 
     def tokenizer_texts(self, n: int = 200_000, seed: int = 0) -> Iterator[str]:
         """Texts for training the tokenizer, in the proportions of training."""
@@ -190,18 +189,13 @@ class Corpus:
 
 
 def cut_span(text: str, words: int, sentence_start: float, rng: np.random.Generator) -> str:
-    """A run of `words` words of the text (all of it when it is shorter). Text of a script without spaces is cut by
-    characters."""
-    found = list(_WORD.finditer(text))
-    if len(found) <= 1 + len(text) // 40 and _UNSPACED.search(text):  # hardly any spaces: about two characters a word
-        length = min(len(text), 2 * words)
-        start = int(rng.integers(len(text) - length + 1))
-        return text[start : start + length]
+    """A run of `words` words of the text (all of it when it is shorter); see `scripts.chunks` for what a word is."""
+    found = chunks(text)
     latest = max(0, len(found) - words)
     first = int(rng.integers(latest + 1))
     if rng.random() < sentence_start:
         starts = [0] + [match.end() for match in _SENTENCE_START.finditer(text)]
         at = starts[int(rng.integers(len(starts)))]
-        first = min(next(i for i, word in enumerate(found) if word.start() >= at), latest)
+        first = min(next((i for i, word in enumerate(found) if word.start() >= at), latest), latest)
     last = min(first + words, len(found)) - 1
     return text[found[first].start() : found[last].end()]

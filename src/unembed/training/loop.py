@@ -30,6 +30,7 @@ from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
 from unembed.models.native.generation import generate
 from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import TextTokenizer
+from unembed.scripts import first_words
 from unembed.training import state
 from unembed.training.batches import (
     Ahead,
@@ -199,6 +200,8 @@ class Trainer:
         """The weights before the first step: a fitted bag of words, the model that the run starts from, or both, where
         that model has no reader yet."""
         config = self.config
+        if config.model.centred and not config.init_from:
+            self.net.centre_on(self.source.chunk(0)[1])
         start = native.load(config.init_from, self.device, torch.float32).net if config.init_from else None
         if start and replace(start.config, reader_width=start.config.reader_width or config.model.reader_width) != (
             self.net.config
@@ -358,7 +361,7 @@ class Trainer:
         """Held-out loss, and token F1 of greedy inversions without and with one correction; logs four of them."""
         rng = np.random.default_rng(self.config.seed)
         words = rng.integers(4, 24, size=len(self.heldout)).tolist()
-        texts = [" ".join(text.split()[:n]) for text, n in zip(self.heldout, words, strict=True)]
+        texts = [first_words(text, n) for text, n in zip(self.heldout, words, strict=True)]
         if not texts:
             return {}
         targets = self.embedder.encode(texts)

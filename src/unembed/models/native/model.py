@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
 
 READ = 32  # texts read at a time by `score` and `vary`: their logits stay in the cache
+PRIOR_WEIGHT = 0.002  # SearchConfig's, found for vectors whose mean is short
 VARIED = 8  # likeliest tokens at each place among which `vary` draws
 
 
@@ -104,6 +105,14 @@ class NativeModel(InversionModel):
         self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
     ) -> list[list[Hypothesis]]:
         return self.write(targets, n, sampling, seed, starts=starts)
+
+    def search_fields(self, sequence_beam_width: int) -> dict[str, Any]:
+        """Where all vectors point much the same way, the cosines of right and wrong texts lie closer together, and the
+        prior weighs that much less beside them."""
+        if not self.net.config.centred:
+            return {}
+        varied = self.net.config.embedding_dim * float(self.net.spread) ** 2
+        return {"prior_weight": PRIOR_WEIGHT * varied / (varied + float(self.net.centre.double().square().sum()))}
 
     @torch.inference_mode()
     def vary(

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ class NativeConfig:
     """Map the vector straight to vocabulary logits, gated at each position."""
     vector_everywhere: bool = True
     """Add the projected vector to every text position."""
+    centred: bool = False
+    """Take vectors relative to the mean of the training texts', at the scale of their spread around it."""
 
     def __post_init__(self) -> None:
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
@@ -195,6 +198,8 @@ class NativeNetwork(nn.Module):
     def __init__(self, config: NativeConfig) -> None:
         super().__init__()
         self.config = config
+        self.centre: Tensor
+        self.spread: Tensor
         D, V, E = config.d_model, config.vocab_size, config.embedding_dim
         self.embed = nn.Embedding(V, D)
         self.blocks: Sequence[Block] = nn.ModuleList([Block(config, i) for i in range(config.n_layers)])  # type: ignore[assignment]
@@ -211,6 +216,9 @@ class NativeNetwork(nn.Module):
         if config.lexical_head:
             self.lexical_in = Linear(read, V)
             self.lexical_gate = Linear(D, 1)
+        if config.centred:
+            self.register_buffer("centre", torch.zeros(E))
+            self.register_buffer("spread", torch.full((1,), 1 / math.sqrt(E)))
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -269,6 +277,23 @@ class NativeNetwork(nn.Module):
         angles = positions[:, None].float() * frequencies[None, :]  # T, d/2
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
+    @torch.no_grad()
+    def centre_on(self, vectors: np.ndarray) -> None:
+        """Take mean and spread from vectors [n, E] of training texts. Both are rounded to bfloat16, so that they are
+        the same in every precision that the network is run in."""
+        values = torch.from_numpy(vectors).double()
+        mean = values.mean(dim=0)
+        self.centre.copy_(mean.bfloat16())
+        self.spread.copy_((values - mean).square().mean().sqrt().bfloat16())
+
+    def scaled(self, vectors: Tensor) -> Tensor:
+        """Vectors [B, E] at about unit RMS, where all of them have about one length; the zero vector, which stands for
+        no condition, stays zero."""
+        if not self.config.centred:
+            return vectors * math.sqrt(self.config.embedding_dim)
+        known = (vectors != 0).any(dim=-1, keepdim=True)
+        return torch.where(known, (vectors - self.centre.float()) / self.spread.float(), 0.0)
+
     def read(self, e: Tensor, difference: Tensor) -> Tensor:
         """e and e − ê [B, E], at the scale of `condition` → what is known of the text [B, E + E + reader width]."""
         both = torch.cat([e, difference], dim=-1)
@@ -285,12 +310,11 @@ class NativeNetwork(nn.Module):
     ) -> tuple[Prefix, Condition]:
         """targets [B, E]; hypothesis_ids [B, H] (right-padded with PAD), hypothesis_vectors [B, E] → what to attend to.
 
-        The difference e − ê is scaled up by the same √E, so near the goal it fades: "almost right" looks like it.
+        The difference e − ê is scaled up as e is, so near the goal it fades: "almost right" looks like it.
         """
         config = self.config
         B, device = targets.size(0), targets.device
-        scale = math.sqrt(config.embedding_dim)
-        e = (targets * scale).to(dtype)
+        e = self.scaled(targets).to(dtype)
         soft = self.target_in(e).view(B, config.target_tokens, -1)  # B K D
         slots = self.slots.to(dtype)
         if hypothesis_ids is None or hypothesis_vectors is None:
@@ -298,7 +322,7 @@ class NativeNetwork(nn.Module):
             x = soft + slots[: config.target_tokens]
             prefix = Prefix(x, torch.arange(config.target_tokens, device=device), None)
         else:
-            h = (hypothesis_vectors * scale).to(dtype)
+            h = self.scaled(hypothesis_vectors).to(dtype)
             difference = e - h
             feedback = self.feedback_in(torch.cat([h, difference], dim=-1)).view(B, 2 * config.feedback_tokens, -1)
             tokens = self.embed(hypothesis_ids).to(dtype) + self.hypothesis_mark.to(dtype)
@@ -314,7 +338,7 @@ class NativeNetwork(nn.Module):
 
     def bag(self, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """What the lexical head alone makes of targets [B, E]: logits [B, V] of the words, whatever their order."""
-        e = (targets * math.sqrt(self.config.embedding_dim)).to(dtype)
+        e = self.scaled(targets).to(dtype)
         return self.lexical_in(self.read(e, torch.zeros_like(e)))
 
     def text_input(self, ids: Tensor, condition: Condition, dtype: torch.dtype) -> Tensor:
