@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from unembed.models.base import InversionModel
 
-FORMATS = ("unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t")
+FORMATS = (
+    "unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t", "unembed.checkpoints.onnx",
+)
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
