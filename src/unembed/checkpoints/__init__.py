@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from unembed.models.base import InversionModel
 
 FORMATS = (
-    "unembed.checkpoints.native", "unembed.checkpoints.vec2text", "unembed.checkpoints.nanov2t", "unembed.checkpoints.onnx",
+    "unembed.checkpoints.native",
+    "unembed.checkpoints.vec2text",
+    "unembed.checkpoints.nanov2t",
+    "unembed.checkpoints.onnx",
 )
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""

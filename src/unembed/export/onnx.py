@@ -115,7 +115,7 @@ def export(model: InversionModel, folder: str | Path) -> None:
                 "without device_map"
             )
     with replacing(Path(folder), ARCHITECTURE) as made:
-        files = {}
+        files: dict[str, dict[str, str]] = {}
         with open(made / WEIGHTS, "wb") as weights, torch.inference_mode(False), torch.no_grad():
             shelf = Shelf(weights)
             for role, writer in writers.items():
@@ -180,7 +180,8 @@ def _trace(example: Graph, other: Graph) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with _quiet(), Plain():
         torch.onnx.export(
-            Traced(example).eval(), tuple(example.inputs.values()), buffer, input_names=list(example.inputs),
+            Traced(example).eval(), tuple(example.inputs.values()), buffer,  # type: ignore[arg-type]
+            input_names=list(example.inputs),
             output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET, dynamo=False, export_params=False,
             do_constant_folding=False,  # it would transpose weights, and give them other names
         )  # fmt: skip
@@ -214,7 +215,7 @@ class Shelf:
         if tensor.data_ptr() not in self.places:
             self.file.write(b"\0" * (-self.file.tell() % PAGE))
             self.places[tensor.data_ptr()] = self.file.tell()
-            self.file.write(memoryview(tensor.contiguous().numpy()).cast("B"))
+            self.file.write(tensor.contiguous().numpy().tobytes())
             self.file.flush()
         return self.places[tensor.data_ptr()]
 

@@ -1,8 +1,11 @@
 """What a family shows of itself to be exported: how it writes, as functions of tensors, and its vocabulary.
 
-To add a family: one file with `parts(model) -> Parts`, and one line in `FAMILIES`. Its writers need nothing of ONNX. What
-they are given and give back is named and begins with the axis of rows, so that a runtime can drop rows and repeat them; any
-other axis may have another length from call to call, which is found out by trying.
+To add a family: one file with `parts(model) -> Parts`, and one line in `FAMILIES`. Its writers need nothing of ONNX.
+What they are given and give back is named and begins with the axis of rows, so that a runtime can drop rows and repeat
+them; any other axis may have another length from call to call, which is found out by trying.
+
+What a writer does is traced: its shape must come from tensor operations. `x.unflatten(1, (k, D))` keeps the number of
+rows open; `x.view(len(x), k, D)` and `torch.zeros(x.shape)` make it a constant, which the export then refuses.
 """
 
 from __future__ import annotations
@@ -29,14 +32,15 @@ State = dict[str, Tensor]
 class Writer(Protocol):
     """How a network writes, in two functions that become a graph each."""
 
-    net: nn.Module
-    """Holds all the weights that the functions use."""
+    @property
+    def net(self) -> nn.Module:
+        """Holds all the weights that the functions use."""
 
     def read(
         self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """targets [B, E], and to correct hypothesis_ids [B, S] and hypothesis_vectors [B, E] → logits [B, V] of the first
-        token, and the state."""
+        """targets [B, E], and to correct hypothesis_ids [B, S] and hypothesis_vectors [B, E] → logits [B, V] of the
+        first token, and the state."""
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """The tokens [B] that were chosen, and the state → logits [B, V] of the next, and what has changed of the

@@ -1,8 +1,8 @@
 """A model of any family that was exported as ONNX (`unembed models export`), run by onnxruntime. It needs numpy,
 tokenizers and onnxruntime, and no torch: with an embedder behind an API, a whole search needs none.
 
-Shapes: B rows, E vector, S hypothesis tokens, V vocabulary. What a text's state consists of, only its graphs know; all of
-it has the axis of rows first.
+Shapes: B rows, E vector, S hypothesis tokens, V vocabulary. What a text's state consists of, only its graphs know; all
+of it has the axis of rows first.
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ class OnnxModel(InversionModel):
         found = dict(zip(wanted, session.run(wanted, taken), strict=True))
         return {name.removeprefix(NEXT): value for name, value in found.items()}
 
-    def _write(
-        self, role: str, batches: list[State], n: int, sampling: Sampling, seed: int
-    ) -> list[list[Hypothesis]]:
+    def _write(self, role: str, batches: list[State], n: int, sampling: Sampling, seed: int) -> list[list[Hypothesis]]:
         """n texts of each row of each batch. log p holds the end of the text where it came."""
         if sampling.beams or (n > 1 and sampling.temperature == 0):
             raise InputError("exported models write greedily or by sampling, not by beam search: leave out beams")

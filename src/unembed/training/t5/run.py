@@ -29,7 +29,7 @@ from transformers import (
 
 from unembed.checkpoints import nanov2t, vec2text
 from unembed.checkpoints.placement import Placement
-from unembed.devices import resolve_device
+from unembed.devices import resolve_device, training_device
 from unembed.errors import CheckpointError, InputError, StorageError, UnembedError
 from unembed.models.encoder_decoder import IGNORED, EncoderDecoderNetwork
 from unembed.processes import Processes
@@ -90,7 +90,7 @@ def steps_of(arguments: TrainingArguments, rows: int) -> int:
 
 def training_arguments(config: T5TrainConfig) -> TrainingArguments:
     """transformers' arguments of a run; `config.arguments` has the last word."""
-    cpu = config.device == "cpu" or resolve_device(None).type == "cpu"
+    cpu = training_device(config.device) == "cpu" or resolve_device(None).type == "cpu"
     every = "epoch" if config.eval_steps == 0 else "steps"
     try:
         return TrainingArguments(
