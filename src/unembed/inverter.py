@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unembed.checkpoints import load_model
 from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
@@ -189,6 +188,8 @@ def load(
         InputError: an unknown name (with the nearest known one). CheckpointError: damaged files. SpecMismatch: an
         embedder that the model does not invert.
     """
+    from unembed.checkpoints import load_model  # needs torch, which an Inverter of an exported model does without
+
     place = resolve_device(device)
     if model_dtype not in (None, *DTYPES):
         raise InputError(f"unknown model_dtype {model_dtype!r}; use one of {', '.join(DTYPES)}")

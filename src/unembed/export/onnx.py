@@ -181,8 +181,8 @@ def _trace(example: Graph, other: Graph) -> onnx.ModelProto:
     with _quiet(), Plain():
         torch.onnx.export(
             Traced(example).eval(), tuple(example.inputs.values()), buffer,  # type: ignore[arg-type]
-            input_names=list(example.inputs),
-            output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET, dynamo=False, export_params=False,
+            input_names=list(example.inputs), output_names=list(outputs), dynamic_axes=axes, opset_version=OPSET,
+            dynamo=False, export_params=False,
             do_constant_folding=False,  # it would transpose weights, and give them other names
         )  # fmt: skip
     return onnx.load_from_string(buffer.getvalue())

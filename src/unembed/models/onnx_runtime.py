@@ -28,6 +28,8 @@ ARCHITECTURE = "UnembedOnnx"
 VERSION = 1
 NEXT = "next."
 """In front of the name of a part of the state as it is after a step."""
+READ_AS = ("longest", "before", "after", "pad")
+"""How hypotheses become ids; see `unembed.export.parts.Hypotheses`."""
 COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share is still being written
 
 State = dict[str, np.ndarray]
@@ -38,13 +40,22 @@ class OnnxModel(InversionModel):
 
     family = "onnx"
 
-    def __init__(self, config: dict[str, Any], sessions: dict[str, InferenceSession], tokenizer: Tokenizer) -> None:
-        """config: as exported. sessions: a graph of each file that it names. tokenizer: without truncation."""
-        self.config, self.sessions, self.tokenizer = config, sessions, tokenizer
+    sessions: dict[str, InferenceSession]
+    """A graph of each file that the config names."""
+    tokenizer: Tokenizer
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """config: as exported. `load` opens the files that belong to it."""
         self.spec = EmbedderSpec.from_dict(config["embedder"])
         self.embedder = config["opened_as"]
         self.max_tokens, self.batch_size = int(config["max_tokens"]), int(config["batch_size"])
-        self.has_prior = bool(config["has_prior"])
+        self.has_prior, self.end = bool(config["has_prior"]), int(config["end"])
+        self.files = {
+            role: {kind: str(files[kind]) for kind in ("read", "step")} for role, files in config["writers"].items()
+        }
+        self.read_as = {name: config["hypotheses"][name] for name in READ_AS} if "correct" in self.files else {}
+        self.literal = bool(config["literal"])
+        self.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
     def load(
@@ -64,23 +75,32 @@ class OnnxModel(InversionModel):
         from tokenizers import Tokenizer
 
         folder = Path(folder).expanduser()
-        config = _config(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config["architectures"] != [ARCHITECTURE]:
+                raise CheckpointError(f"{folder} is no exported model: unembed models export NAME --onnx {folder}")
+            if config["version"] > VERSION:
+                raise CheckpointError(f"{folder} is of format version {config['version']}: pip install -U unembed")
+            model, digests = cls(config), dict(config["sha256"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise CheckpointError(
+                f"{folder}/config.json is missing or damaged ({error}): export the model again"
+            ) from error
+        _verify(folder, digests)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads:
             options.intra_op_num_threads = threads
-        names = {name for files in config["writers"].values() for name in files.values()}
         try:
-            sessions = {
-                name: onnxruntime.InferenceSession(folder / name, options, providers=list(providers)) for name in names
+            model.sessions = {
+                name: onnxruntime.InferenceSession(folder / name, options, providers=list(providers))
+                for name in {name for files in model.files.values() for name in files.values()}
             }
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # both libraries have classes of their own; the files are those that were written
+            model.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # both libraries have classes of their own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{folder} cannot be opened ({first}): export the model again") from error
-        tokenizer.encode_special_tokens = config["literal"]
-        model = cls(config, sessions, tokenizer)
-        model.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
+        model.tokenizer.encode_special_tokens = model.literal
         return model
 
     def texts(self, vectors: Any, *, normalize: bool = False) -> list[str]:
@@ -111,7 +131,7 @@ class OnnxModel(InversionModel):
         seed: int = 0,
     ) -> list[list[Hypothesis]]:
         """n better texts of each row; none at all without a corrector."""
-        if "correct" not in self.config["writers"]:
+        if "correct" not in self.files:
             return [[] for _ in hypotheses]
         names = ("targets", "hypothesis_vectors", "hypothesis_ids")
         columns = zip(*(self._parts(column, n) for column in (targets, hypothesis_vectors, hypotheses)), strict=True)
@@ -139,7 +159,7 @@ class OnnxModel(InversionModel):
 
     def _ids(self, texts: Sequence[str]) -> np.ndarray:
         """Hypotheses [B, S] as the corrector reads them."""
-        how = self.config["hypotheses"]
+        how = self.read_as
         rows = [[*how["before"], *row, *how["after"]] for row in self._tokens(texts, how["longest"])]
         width = max(1, max(map(len, rows)))
         return np.array([row + [how["pad"]] * (width - len(row)) for row in rows], dtype=np.int64)
@@ -155,7 +175,7 @@ class OnnxModel(InversionModel):
         """n texts of each row of each batch. log p holds the end of the text where it came."""
         if sampling.beams or (n > 1 and sampling.temperature == 0):
             raise InputError("exported models write greedily or by sampling, not by beam search: leave out beams")
-        files, rng = self.config["writers"][role], np.random.default_rng(seed)
+        files, rng = self.files[role], np.random.default_rng(seed)
         out = []
         for batch in batches:
             state = {name: np.repeat(value, n, axis=0) for name, value in self._run(files["read"], batch).items()}
@@ -163,20 +183,20 @@ class OnnxModel(InversionModel):
             alive = np.ones(len(rows), dtype=bool)
             ids: list[list[int]] = [[] for _ in rows]
             logprobs = np.zeros(len(rows))
-            for step in range(self.max_tokens):
-                if step:
-                    state |= self._run(files["step"], state | {"tokens": tokens})  # noqa: F821
-                tokens = choose(state["logits"], sampling, rng)
+            for _ in range(self.max_tokens):
+                if "tokens" in state:
+                    state |= self._run(files["step"], state)
+                tokens = state["tokens"] = choose(state["logits"], sampling, rng)
                 gained = np.take_along_axis(state["logits"], tokens[:, None], 1)[:, 0] - state["logsumexp"]
                 logprobs[rows] += np.where(alive, gained, 0)
-                alive &= tokens != self.config["end"]
+                alive &= tokens != self.end
                 for row, token in zip(rows[alive].tolist(), tokens[alive].tolist(), strict=True):
                     ids[row].append(token)
                 if not alive.any():
                     break
                 if alive.mean() < COMPACT_BELOW:
                     state = {name: value[alive] for name, value in state.items()}
-                    rows, tokens, alive = rows[alive], tokens[alive], alive[alive]
+                    rows, alive = rows[alive], alive[alive]
             texts = self.tokenizer.decode_batch(ids)
             found = [Hypothesis(*pair) for pair in zip(texts, logprobs.tolist(), strict=True)]
             out += [found[i : i + n] for i in range(0, len(found), n)]
@@ -184,8 +204,8 @@ class OnnxModel(InversionModel):
 
     def _follow(self, targets: np.ndarray, rows: list[list[int]]) -> np.ndarray:
         """log p [B] of texts given as ids, their end included."""
-        files = self.config["writers"]["hypothesize"]
-        ends = [[*row, self.config["end"]] for row in rows]
+        files = self.files["hypothesize"]
+        ends = [[*row, self.end] for row in rows]
         width = max(map(len, ends))
         ids = np.array([row + [-1] * (width - len(row)) for row in ends], dtype=np.int64)
         state, out = self._run(files["read"], {"targets": targets}), np.zeros(len(rows), dtype=np.float32)
@@ -215,19 +235,8 @@ def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> 
     return tokens[np.arange(len(tokens)), drawn]
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """What an export says of itself, its files verified."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config["architectures"] != [ARCHITECTURE]:
-            raise CheckpointError(f"{folder} is no exported model: unembed models export NAME --onnx {folder}")
-        if config["version"] > VERSION:
-            raise CheckpointError(f"{folder} is of format version {config['version']}: pip install -U unembed")
-        digests = dict(config["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}/config.json is missing or damaged ({error}): export the model again"
-        ) from error
+def _verify(folder: Path, digests: dict[str, str]) -> None:
+    """Raise CheckpointError unless the files are those that were written."""
     for name, digest in digests.items():
         try:
             with open(folder / name, "rb") as file:
@@ -236,4 +245,3 @@ def _config(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{folder / name} is missing or cannot be read: export the model again") from error
         if found != digest:
             raise CheckpointError(f"{folder / name} is not the file it was (SHA-256 differs): export the model again")
-    return config
