@@ -181,10 +181,19 @@ for name in ("torch", "transformers", "sentence_transformers", "safetensors"):
     sys.modules[name] = None
 import numpy as np
 from unembed import Inverter
+from unembed.embedders import Embedder
 from unembed.models.onnx_runtime import OnnxModel
-from unembed.search.loop import Search
+
+class Toy(Embedder):
+    spec = OnnxModel.load({str(small)!r}).spec
+
+    def _embed(self, texts):
+        return np.eye(384, dtype=np.float32)[[sum(text.encode()) % 384 for text in texts]]
+
 model = OnnxModel.load({str(small)!r})
 print(model.texts(np.eye(384)[:2]))
+found = Inverter(model, Toy()).invert(np.eye(384)[:2], steps=1)
+assert all(inversion.steps == 1 and inversion.candidates for inversion in found), found
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -328,5 +337,7 @@ def test_as_a_command(command, refused, parity_dir, tmp_path):
     code, out, err = command("models", "export", source, "--onnx", tmp_path / "model")
     assert code == 0 and out.strip() == str(tmp_path / "model"), err
     assert OnnxModel.load(tmp_path / "model").spec == load_model(source, CPU).spec
+    code, out, _ = command("models", "info", tmp_path / "model")
+    assert code == 0 and "ONNX" in out and "33 tokens" in out
     assert "--onnx FOLDER" in refused("models", "export", source)
     assert "is a corrector" in refused("models", "export", parity_dir / "nanov2t" / "stage2", "--onnx", tmp_path / "b")
