@@ -147,7 +147,9 @@ def _examples(writer: Writer, shown: Parts, corrects: bool, rows: int, tokens: i
     rng = torch.Generator().manual_seed(rows)
     inputs = {"targets": F.normalize(torch.randn(rows, shown.dim, generator=rng), dim=1)}
     if corrects and shown.hypotheses:
-        ids = torch.randint(shown.end + 1, shown.tokenizer.get_vocab_size(), (rows, tokens), generator=rng)
+        ids = torch.randint(
+            3, shown.tokenizer.get_vocab_size(), (rows, tokens), generator=rng
+        )  # special ones are first
         ids[0, tokens // 2 :] = shown.hypotheses.pad
         inputs |= {"hypothesis_ids": ids, "hypothesis_vectors": inputs["targets"].flip(0)}
     reading = Graph(writer.net, writer.read, inputs)
