@@ -48,7 +48,7 @@ def runner(shipped):
 
 
 @pytest.fixture(scope="module")
-def tiny(minilm):
+def tiny():
     """Random weights of the native network, for what goes wrong."""
     torch.manual_seed(0)
     trained = load_model("all-MiniLM-L6-v2", CPU, torch.float32)
@@ -238,7 +238,7 @@ def test_a_damaged_export_names_the_file(copied, name):
         ({"version": 99}, "pip install -U unembed"),
         ({"sha256": None}, "config.json is missing or damaged"),
         ({"architectures": ["T5"]}, "no exported model"),
-        ({"writers": {"hypothesize": {"read": "other.onnx"}}}, "cannot be opened"),
+        ({"writers": {"hypothesize": dict(read="other.onnx", step="other.onnx")}}, "cannot be opened"),
         ({"embedder": {"id": "x"}}, "config.json is missing or damaged"),
         ({"max_tokens": None}, "config.json is missing or damaged"),
     ],
