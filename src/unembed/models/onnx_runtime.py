@@ -144,7 +144,7 @@ class OnnxModel(InversionModel):
                 raise InputError("this model has no prior: set prior_weight to 0")
             targets = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
         found = [
-            self._follow(part, self._tokens(some, self.max_tokens))
+            self._follow(part, self._tokens(some, self.read_as.get("longest", self.max_tokens)))
             for part, some in zip(self._parts(targets, 1), self._parts(texts, 1), strict=True)
         ]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
