@@ -111,8 +111,6 @@ def source_version() -> str:
 
 # What is installed under another name than the one it is imported by.
 DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
-# Drivers of hardware, which come with it; looked for and never required.
-OPTIONAL = {"torch_npu"}
 
 
 def test_every_imported_package_is_declared() -> None:
@@ -125,7 +123,7 @@ def test_every_imported_package_is_declared() -> None:
         for path in sorted((ROOT / "src").rglob("*.py"))
         for module in imported_modules(path)
         if module not in sys.stdlib_module_names
-        and module not in OPTIONAL | {"unembed"}
+        and module != "unembed"
         and DISTRIBUTIONS.get(module, module.replace("_", "-")) not in declared
     }
     assert not missing

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unembed import confidence
+from unembed.devices import accelerator_name
 from unembed.errors import InputError, TokensUnknown
 from unembed.inverter import Inverter
 from unembed.metrics import Scores, cosine, score_pairs
@@ -270,7 +271,7 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "gpu": accelerator_name(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unembed.checkpoints import load_model, precision
 from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
@@ -189,6 +188,9 @@ def load(
         InputError: an unknown name (with the nearest known one). CheckpointError: damaged files. SpecMismatch: an
         embedder that the model does not invert.
     """
+    # Here, since it needs torch, which an Inverter of an exported model does without.
+    from unembed.checkpoints import load_model, precision
+
     place = resolve_device(device)
     loaded = load_model(model, place, precision(model_dtype), device_map=device_map, max_memory=max_memory)
     if not isinstance(embedder, Embedder):

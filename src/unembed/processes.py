@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from unembed.devices import device_of_process
 from unembed.errors import InputError, UnembedError
 from unembed.results import ResultFile, read_results
 
@@ -36,11 +37,7 @@ class Processes:
 
     def device(self, name: str | None) -> str | None:
         """An accelerator of its own for each process where one was asked for without a number, or none was named."""
-        import torch
-
-        if self.count == 1 or name not in (None, "auto", "cuda") or not torch.cuda.is_available():
-            return name
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
+        return name if self.count == 1 else device_of_process(name, int(os.environ.get("LOCAL_RANK", self.rank)))
 
     def wait(self) -> None:
         """Until all processes are here. Raises UnembedError when one of them has ended before."""

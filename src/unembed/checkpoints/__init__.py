@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import torch
 
     from unembed.models.base import InversionModel
+    from unembed.models.encoder_decoder import EncoderDecoderModel
 
-FORMATS = tuple(f"unembed.checkpoints.{name}" for name in ("native", "vec2text", "nanov2t", "prefix", "davae"))
+NAMES = ("native", "vec2text", "nanov2t", "prefix", "davae", "onnx")
+FORMATS = tuple(f"unembed.checkpoints.{name}" for name in NAMES)
 SHIPPED = {"all-MiniLM-L6-v2": "minilm"}
 """Embedder name → folder under unembed/weights."""
 ALIASES = {"minilm": "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2": "all-MiniLM-L6-v2"}
@@ -83,19 +85,29 @@ def load_model(
     calibrated: bool = True,
     device_map: str | Mapping[str, Any] | None = None,
     max_memory: Mapping[Any, Any] | None = None,
+    packed: bool = True,
 ) -> InversionModel:
     """Load a model by name, folder or hub id, whatever its format, with its calibration where it has one (and
     `calibrated` does not leave that out). A pair of two checkpoints is named HYPOTHESIZER+CORRECTOR. `device_map` and
     `max_memory` spread a T5 over several devices and the disk: see `unembed.checkpoints.placement.Placement`. dtype
-    int8 rounds a T5's linear layers on a CPU: see `unembed.models.linear`."""
+    int8 rounds a T5's linear layers on a CPU, which are otherwise packed there, unless `packed` is False: see
+    `unembed.models.linear`."""
     text, parts = str(name), members(name)
     folders = [resolve(part) for part in parts]
     module = _format(folders[0])
+    model: Any
     t5 = hasattr(module, "load_pair")
-    if str(dtype) == "torch.int8" and (not t5 or device.type != "cpu" or device_map is not None):
+    int8, in_memory = str(dtype) == "torch.int8", device.type == "cpu" and device_map is None
+    if int8 and not (t5 and in_memory):
         raise InputError("int8 is for the T5 family in a CPU's memory (device cpu, no device_map): use bfloat16")
     if t5:
-        model = _load_pair(module, folders, device, dtype, {"device_map": device_map, "max_memory": max_memory})
+        spread = {"device_map": device_map, "max_memory": max_memory}
+        model = _load_pair(module, folders, device, None if int8 else dtype, spread)
+        if in_memory and (packed or int8):
+            from unembed.models.linear import for_inference
+
+            for net in filter(None, (model.hypothesizer, model.corrector)):
+                for_inference(net, net.t5, int8=int8)
     elif device_map is not None:
         raise InputError(f"{text} goes to one device; only the T5 family is spread: leave out device_map")
     elif len(folders) > 1:
@@ -134,10 +146,8 @@ def _load_pair(
     device: torch.device,
     dtype: torch.dtype | None,
     spread: dict[str, Any],
-) -> InversionModel:
+) -> EncoderDecoderModel:
     """A hypothesizer and perhaps its corrector, of one format."""
-    from unembed.models.linear import for_inference
-
     if len(folders) > 2 or any(not module.recognise(folder) for folder in folders):
         raise InputError(
             f"{' and '.join(map(str, folders))} are no pair: give one HYPOTHESIZER+CORRECTOR of one format"
@@ -146,14 +156,9 @@ def _load_pair(
         raise InputError(f"{folders[0]} is a corrector, which needs a first hypothesis: give HYPOTHESIZER+{folders[0]}")
     if len(folders) == 2 and not module.is_corrector(folders[1]):
         raise InputError(f"{folders[1]} is no corrector: give HYPOTHESIZER+CORRECTOR")
-    int8 = str(dtype) == "torch.int8"
-    second = folders[1] if len(folders) == 2 else None
-    pair = module.load_pair(folders[0], second, device, None if int8 else dtype, **spread)
+    pair = module.load_pair(folders[0], folders[1] if len(folders) == 2 else None, device, dtype, **spread)
     if pair.corrector and pair.corrector.config.embedding_dim != pair.spec.dim:
         raise InputError(f"{folders[1]} corrects vectors of another dimension than {folders[0]} writes from")
-    if device.type == "cpu" and spread["device_map"] is None:
-        for net in filter(None, (pair.hypothesizer, pair.corrector)):
-            for_inference(net, net.t5, int8=int8)
     model = pair.model()
     model.digest = digest(folders)
     return model

@@ -6,10 +6,11 @@ import json
 import math
 from pathlib import Path
 
-from unembed.checkpoints import davae, nanov2t, native, prefix, vec2text
+from unembed.checkpoints import davae, nanov2t, native, onnx, prefix, vec2text
 from unembed.checkpoints.tensors import Weights, read_config, read_tensors, shape
 from unembed.embedders.spec import UNKNOWN, EmbedderSpec
 from unembed.errors import CheckpointError
+from unembed.models.onnx_runtime import OnnxModel
 
 OWN = "unembed's own"
 BYTES = ".safetensors", ".bin"
@@ -36,6 +37,11 @@ def describe(folder: Path) -> dict[str, str]:
         return _prefix(folder) | _bytes(folder)
     if davae.recognise(folder):
         return davae.facts(folder) | _embedder(davae.Checkpoint(folder).spec) | _bytes(folder)
+    if onnx.recognise(folder):
+        exported = OnnxModel.load(folder)
+        corrects = "hypothesizer and corrector" if "correct" in exported.files else "hypothesizer"
+        sizes = {"format": "ONNX", "model": corrects, "longest text": f"{exported.max_tokens} tokens"}
+        return sizes | _embedder(exported.spec) | _bytes(folder)
     modules = {"vec2text": vec2text, "nanoV2T": nanov2t}
     name, module = next(((n, m) for n, m in modules.items() if m.recognise(folder)), (None, None))
     if module is None:

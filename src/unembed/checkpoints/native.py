@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unembed.checkpoints.writing import replacing
+from unembed.devices import multiplies_bfloat16
 from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
@@ -108,11 +109,7 @@ def history(folder: str | Path) -> list[dict[str, Any]]:
 
 def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it natively, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 
 
 def quantise(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

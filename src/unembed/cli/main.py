@@ -31,7 +31,7 @@ COMMANDS = {
     "defend": "compare defences at matched utility, against every attacker",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
-    "models": "list the models that are known, describe, fetch or convert one",
+    "models": "list the models that are known, describe, fetch, convert or export one",
     "push": "publish a model on the Hugging Face hub",
     "demo": "show it on a few sentences",
 }
@@ -39,7 +39,7 @@ COMMANDS = {
 
 WORDS = {
     "models": {
-        "action": "list, info, path, pull or convert",
+        "action": "list, info, path, pull, convert or export",
         "name": "a shipped or public model, a folder, a hub id, or a pair",
         "destination": "for pull and convert: the folder to be made",
     },

@@ -8,7 +8,7 @@ from typing import Any
 
 from unembed.errors import InputError
 
-ACTIONS = ("list", "info", "path", "pull", "convert")
+ACTIONS = ("list", "info", "path", "pull", "convert", "export")
 
 
 def models(
@@ -17,16 +17,18 @@ def models(
     destination: str | None = None,
     format: str = "vec2text",
     backbone: str | None = None,
+    onnx: str | None = None,
 ) -> int:
-    """List the models that are known, describe, fetch or convert one.
+    """List the models that are known, describe, fetch, convert or export one.
 
     Args:
         action: list (what ships and what is public), info (what a model is), path (where it is), pull (fetch it from
-            the hub) or convert (write a T5 model in another format).
+            the hub), convert (write a T5 model in another format) or export (write it for another runtime).
         name: a shipped model, a public one, a folder, a hub id, or a pair.
         destination: for pull and convert: the folder to be made. pull needs none: the hub's cache is used.
         format: for convert: vec2text or nanov2t.
         backbone: for convert to vec2text: the T5 on the hub with the model's sizes, where they are unusual.
+        onnx: for export: the folder to be made, with the model as ONNX graphs.
     """
     if action not in ACTIONS:
         raise InputError(f"unknown action '{action}': choose {', '.join(ACTIONS[:-1])} or {ACTIONS[-1]}")
@@ -42,6 +44,9 @@ def models(
         out.print(str(resolve(name)), markup=False, soft_wrap=True)
     elif action == "pull":
         out.print("\n".join(map(str, _pull(name, destination))), markup=False, soft_wrap=True)
+    elif action == "export":
+        _export(name, onnx)
+        out.print(onnx, markup=False, soft_wrap=True)
     else:
         from unembed.checkpoints.convert import convert
 
@@ -112,3 +117,15 @@ def _pull(name: str, destination: str | None) -> list[Path]:
     if len(parts) == 1:
         return [download(parts[0], folder)]
     return [download(part, folder / part.split("/")[1]) for part in parts]
+
+
+def _export(name: str, folder: str | None) -> None:
+    """From the CPU, in float32, whatever this machine has."""
+    if folder is None:
+        raise InputError("export writes a new folder: unembed models export NAME --onnx FOLDER")
+    import torch
+
+    from unembed.checkpoints import load_model
+    from unembed.export.onnx import export
+
+    export(load_model(name, torch.device("cpu"), torch.float32, calibrated=False, packed=False), folder)

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from unembed.devices import release_memory
 from unembed.errors import InputError
 
 T = TypeVar("T")
@@ -53,6 +54,5 @@ def _try(work: Callable[[slice], Sequence[T]], part: slice) -> Sequence[T] | Non
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and not any(said in str(error) for said in SAID):
             raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
     return None

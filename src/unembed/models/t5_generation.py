@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from unembed.devices import own_random_numbers
 from unembed.models.base import Sampling
 from unembed.models.decoding import choose
 
@@ -213,8 +214,7 @@ def plain(
     elif sampling.temperature > 0:
         options |= {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
         options["top_p"] = sampling.top_p
-    with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):  # it draws from the global generator
-        torch.manual_seed(seed)
+    with own_random_numbers(x.device, seed):
         ids = t5.generate(
             inputs_embeds=x, attention_mask=mask, num_return_sequences=n, max_length=longest, min_length=1,
             early_stopping=False, length_penalty=1.0, no_repeat_ngram_size=0, **options,

@@ -22,6 +22,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 
 from unembed.checkpoints import native
+from unembed.devices import training_device
 from unembed.embedders import Embedder, EmbedderSpec, check_match, embedder
 from unembed.errors import InputError, StorageError
 from unembed.metrics import token_f1
@@ -94,7 +95,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.accelerator = Accelerator(
-            cpu=config.device == "cpu",
+            cpu=training_device(config.device) == "cpu",
             log_with=None if config.tracker == "none" else config.tracker,
             project_dir=config.output,
             # Batches without a hypothesis leave the feedback's weights unused.

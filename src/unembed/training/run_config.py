@@ -72,7 +72,7 @@ class RunConfig:
     seed: int = 42
     """Of new weights, dropout, noise and the order of rows."""
     device: str | None = None
-    """cpu, or by default the accelerator there is, one for each process."""
+    """cpu, or by default the accelerator there is (cuda, npu…), one for each process."""
     threads: int | None = None
     """Of the CPU."""
     logging_steps: int = 100
@@ -96,8 +96,6 @@ class RunConfig:
             raise InputError("give texts to train on, or vectors (a folder made by unembed embed)")
         if self.vectors and not self.precompute:
             raise InputError("vectors are precomputed: leave them out, or leave precompute on")
-        if self.device not in (None, "cpu"):
-            raise InputError(f"device is '{self.device}': give cpu, or leave it out for the accelerator there is")
         counts = ("batch_size", "eval_batch_size", "max_eval_samples", "logging_steps", "keep")
         for name in (*counts, "gradient_accumulation_steps", "use_less_data", "max_steps"):
             if (value := getattr(self, name)) is not None and value < 1:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from unembed.devices import resolve_device
+from unembed.devices import resolve_device, training_device
 from unembed.errors import CheckpointError, InputError, StorageError, UnembedError
 from unembed.models.base import IGNORED
 from unembed.processes import Processes
@@ -78,7 +78,7 @@ def steps_of(arguments: TrainingArguments, rows: int) -> int:
 
 def training_arguments(config: RunConfig) -> TrainingArguments:
     """transformers' arguments of a run; `config.arguments` has the last word."""
-    cpu = config.device == "cpu" or resolve_device(None).type == "cpu"
+    cpu = training_device(config.device) == "cpu" or resolve_device(None).type == "cpu"
     every = "epoch" if config.eval_steps == 0 else "steps"
     try:
         return TrainingArguments(

@@ -18,19 +18,19 @@ class TextTokenizer:
 
     def __init__(self, core: Tokenizer) -> None:
         core.encode_special_tokens = True  # "<eos>" in a text is five characters, not the end of it
-        self._core = core
+        self.core = core
 
     @property
     def vocab_size(self) -> int:
-        return self._core.get_vocab_size()
+        return self.core.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        return [encoding.ids for encoding in self._core.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.core.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """Text of each row of ids; special tokens are skipped, bytes that are no UTF-8 become U+FFFD."""
-        return self._core.decode_batch([list(row) for row in rows])
+        return self.core.decode_batch([list(row) for row in rows])
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int = 8192) -> TextTokenizer:
@@ -49,7 +49,7 @@ class TextTokenizer:
         return cls(core)
 
     def save(self, path: str | Path) -> None:
-        self._core.save(str(path), pretty=False)
+        self.core.save(str(path), pretty=False)
 
     @classmethod
     def load(cls, path: str | Path) -> TextTokenizer:

@@ -1,0 +1,74 @@
+"""The native family's parts: one network that reads with or without a hypothesis and writes in one way."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unembed.embedders.tokens import copy_tokenizer
+from unembed.export.parts import Hypotheses, Parts, State
+from unembed.models.native import NativeModel, NativeNetwork
+from unembed.models.native.network import Condition
+from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+
+class Grown:
+    """Stands in for the network's Cache: keys and values that grow by being copied, which a graph can express."""
+
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
+        self.keys, self.values, self.length = keys, values, 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if layer < len(self.keys):
+            k, v = torch.cat([self.keys[layer], k], dim=2), torch.cat([self.values[layer], v], dim=2)
+            self.keys[layer], self.values[layer] = k, v
+        else:
+            self.keys.append(k)
+            self.values.append(v)
+        return k, v
+
+    def state(self) -> State:
+        keys = {f"keys.{layer}": k for layer, k in enumerate(self.keys)}
+        return keys | {f"values.{layer}": v for layer, v in enumerate(self.values)}
+
+
+class NativeWriter:
+    def __init__(self, net: NativeNetwork) -> None:
+        self.net = net
+        self.never = torch.zeros(net.config.vocab_size)
+        self.never[[PAD_ID, BOS_ID]] = -torch.inf
+
+    def read(
+        self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        prefix, condition = self.net.condition(targets, hypothesis_ids, hypothesis_vectors)
+        cache = Grown([], [])
+        seen = torch.ones_like(prefix.x[:, :, 0], dtype=torch.bool) if prefix.keys is None else prefix.keys
+        self.net.run(prefix.x, prefix.positions, seen[:, None, None, :], cache)  # type: ignore[arg-type]
+        first = torch.zeros_like(targets[:, 0], dtype=torch.long)
+        state = {"seen": seen, "position": first + self.net.config.prefix_slots, **cache.state()}
+        if condition.everywhere is not None:
+            state["everywhere"] = condition.everywhere
+        if condition.lexical is not None:
+            state["lexical"] = condition.lexical
+        logits, changed = self.step(first + BOS_ID, state)
+        return logits, state | changed
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        layers = range(self.net.config.n_layers)
+        cache = Grown([state[f"keys.{i}"] for i in layers], [state[f"values.{i}"] for i in layers])
+        condition = Condition(state.get("everywhere"), state.get("lexical"))
+        x = self.net.text_input(tokens[:, None], condition, torch.float32)
+        seen = F.pad(state["seen"], (0, 1), value=True)
+        # All rows are at the same position.
+        x = self.net.run(x, state["position"][:1], seen[:, None, None, :], cache)  # type: ignore[arg-type]
+        logits = self.net.logits(x, condition)[:, 0] + self.never
+        return logits, {"seen": seen, "position": state["position"] + 1, **cache.state()}
+
+
+def parts(model: NativeModel) -> Parts:
+    writer = NativeWriter(model.net)
+    tokenizer = copy_tokenizer(model.tokenizer.core, encode_special_tokens=True)
+    hypotheses = Hypotheses(model.max_tokens, PAD_ID)
+    return Parts(writer, writer, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, literal=True)

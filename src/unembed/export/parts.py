@@ -1,0 +1,86 @@
+"""What a family shows of itself to be exported: how it writes, as functions of tensors, and its vocabulary.
+
+To add a family: one file with `parts(model) -> Parts`, and one line in `FAMILIES`. Its writers need nothing of ONNX.
+What they are given and give back is named and begins with the axis of rows, so that a runtime can drop rows and repeat
+them; any other axis may have another length from call to call, which is found out by trying.
+
+What a writer does is traced: its shape must come from tensor operations. `x.unflatten(1, (k, D))` keeps the number of
+rows open; `x.view(len(x), k, D)` and `torch.zeros(x.shape)` make it a constant, which the export then refuses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+from unembed.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from unembed.models.base import InversionModel
+
+FAMILIES = {"native": "unembed.export.native", "encoder-decoder": "unembed.export.encoder_decoder"}
+
+State = dict[str, Tensor]
+"""What a writer remembers of each text, by name: keys and values, what is added at each step, positions."""
+
+
+class Writer(Protocol):
+    """How a network writes, in two functions that become a graph each."""
+
+    @property
+    def net(self) -> nn.Module:
+        """Holds all the weights that the functions use."""
+
+    def read(
+        self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """targets [B, E], and to correct hypothesis_ids [B, S] and hypothesis_vectors [B, E] → logits [B, V] of the
+        first token, and the state."""
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """The tokens [B] that were chosen, and the state → logits [B, V] of the next, and what has changed of the
+        state."""
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """How a corrector's hypotheses become ids [B, S]: the text's tokens, cut to `longest`, between `before` and
+    `after`; short ones padded on the right."""
+
+    longest: int
+    pad: int = 0
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model in parts."""
+
+    hypothesizer: Writer
+    corrector: Writer | None
+    """May be the hypothesizer itself, whose steps are then exported once."""
+    tokenizer: Tokenizer
+    """Without truncation and padding."""
+    dim: int
+    """Length of a vector."""
+    end: int
+    """The token that ends a text."""
+    max_tokens: int
+    """Longest text, in tokens, the end not counted."""
+    hypotheses: Hypotheses | None = field(default=None)
+    literal: bool = False
+    """Special tokens in a text are read as the characters that they are."""
+
+
+def parts(model: InversionModel) -> Parts:
+    """The parts of a model of any family. Raises InputError for a family that cannot be exported."""
+    family = getattr(model, "family", type(model).__name__)
+    if family not in FAMILIES:
+        raise InputError(f"models of the family '{family}' cannot be exported: only {' and '.join(FAMILIES)} can")
+    return importlib.import_module(FAMILIES[family]).parts(model)

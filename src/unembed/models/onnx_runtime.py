@@ -1,0 +1,247 @@
+"""A model of any family that was exported as ONNX (`unembed models export`), run by onnxruntime. It needs numpy,
+tokenizers and onnxruntime, and no torch: with an embedder behind an API, a whole search needs none.
+
+Shapes: B rows, E vector, S hypothesis tokens, V vocabulary. What a text's state consists of, only its graphs know; all
+of it has the axis of rows first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unembed.embedders.spec import EmbedderSpec
+from unembed.embedders.vectors import validate_vectors
+from unembed.errors import CheckpointError, InputError, require
+from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Tokenizer
+
+ARCHITECTURE = "UnembedOnnx"
+VERSION = 1
+NEXT = "next."
+"""In front of the name of a part of the state as it is after a step."""
+READ_AS = ("longest", "before", "after", "pad")
+"""How hypotheses become ids; see `unembed.export.parts.Hypotheses`."""
+COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share is still being written
+
+State = dict[str, np.ndarray]
+
+
+class OnnxModel(InversionModel):
+    """Writes texts from vectors greedily or by sampling."""
+
+    family = "onnx"
+
+    sessions: dict[str, InferenceSession]
+    """A graph of each file that the config names."""
+    tokenizer: Tokenizer
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """config: as exported. `load` opens the files that belong to it."""
+        self.spec = EmbedderSpec.from_dict(config["embedder"])
+        self.embedder = config["opened_as"]
+        self.max_tokens, self.batch_size = int(config["max_tokens"]), int(config["batch_size"])
+        self.has_prior, self.end = bool(config["has_prior"]), int(config["end"])
+        self.files = {
+            role: {kind: str(files[kind]) for kind in ("read", "step")} for role, files in config["writers"].items()
+        }
+        self.read_as = {name: config["hypotheses"][name] for name in READ_AS} if "correct" in self.files else {}
+        self.literal = bool(config["literal"])
+        self.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, threads: int | None = None, providers: Sequence[Any] = ("CPUExecutionProvider",)
+    ) -> OnnxModel:
+        """Open an exported folder.
+
+        Args:
+            folder: what `unembed models export` wrote.
+            threads: of the CPU; None leaves it to onnxruntime.
+            providers: of onnxruntime, the best first.
+
+        Raises:
+            MissingExtra: without onnxruntime. CheckpointError: a file that is missing or is not what it was.
+        """
+        onnxruntime = require("onnxruntime", "onnx")
+        from tokenizers import Tokenizer
+
+        folder = Path(folder).expanduser()
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config["architectures"] != [ARCHITECTURE]:
+                raise CheckpointError(f"{folder} is no exported model: unembed models export NAME --onnx {folder}")
+            if config["version"] > VERSION:
+                raise CheckpointError(f"{folder} is of format version {config['version']}: pip install -U unembed")
+            model, digests = cls(config), dict(config["sha256"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise CheckpointError(
+                f"{folder}/config.json is missing or damaged ({error}): export the model again"
+            ) from error
+        _verify(folder, digests)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads:
+            options.intra_op_num_threads = threads
+        try:
+            model.sessions = {
+                name: onnxruntime.InferenceSession(folder / name, options, providers=list(providers))
+                for name in {name for files in model.files.values() for name in files.values()}
+            }
+            model.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # both libraries have classes of their own
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{folder} cannot be opened ({first}): export the model again") from error
+        model.tokenizer.encode_special_tokens = model.literal
+        return model
+
+    def texts(self, vectors: Any, *, normalize: bool = False) -> list[str]:
+        """The greedy text of each vector: what `unembed.load(FOLDER).invert(vectors, steps=0)` gives, without torch.
+
+        Args:
+            vectors: [n, E] or [E], anything that holds numbers.
+            normalize: scale them to unit length instead of insisting that they have it.
+
+        Raises:
+            InputError: vectors that are not this embedder's (dimension, NaN, zero, length), in one line.
+        """
+        targets = validate_vectors(vectors, self.spec, normalize=normalize)
+        return [row[0].text for row in self.hypothesize(targets)]
+
+    def hypothesize(
+        self, targets: np.ndarray, n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> list[list[Hypothesis]]:
+        return self._write("hypothesize", [{"targets": part} for part in self._parts(targets, n)], n, sampling, seed)
+
+    def correct(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        hypothesis_vectors: np.ndarray,
+        n: int = 1,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> list[list[Hypothesis]]:
+        """n better texts of each row; none at all without a corrector."""
+        if "correct" not in self.files:
+            return [[] for _ in hypotheses]
+        names = ("targets", "hypothesis_vectors", "hypothesis_ids")
+        columns = zip(*(self._parts(column, n) for column in (targets, hypothesis_vectors, hypotheses)), strict=True)
+        batches = [dict(zip(names, (*vectors, self._ids(texts)), strict=True)) for *vectors, texts in columns]
+        return self._write("correct", batches, n, sampling, seed)
+
+    def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
+        if targets is None:
+            if not self.has_prior:
+                raise InputError("this model has no prior: set prior_weight to 0")
+            targets = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
+        found = [
+            self._follow(part, self._tokens(some, self.read_as.get("longest", self.max_tokens)))
+            for part, some in zip(self._parts(targets, 1), self._parts(texts, 1), strict=True)
+        ]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+
+    def _parts(self, rows: Any, each: int) -> Iterator[Any]:
+        """Rows in batches of about `batch_size` texts."""
+        size = max(1, self.batch_size // each)
+        return (rows[start : start + size] for start in range(0, len(rows), size))
+
+    def _tokens(self, texts: Sequence[str], longest: int) -> list[list[int]]:
+        return [found.ids[:longest] for found in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _ids(self, texts: Sequence[str]) -> np.ndarray:
+        """Hypotheses [B, S] as the corrector reads them."""
+        how = self.read_as
+        rows = [[*how["before"], *row, *how["after"]] for row in self._tokens(texts, how["longest"])]
+        width = max(1, max(map(len, rows)))
+        return np.array([row + [how["pad"]] * (width - len(row)) for row in rows], dtype=np.int64)
+
+    def _run(self, file: str, feeds: State) -> State:
+        session = self.sessions[file]
+        wanted = [value.name for value in session.get_outputs()]
+        taken = {value.name: feeds[value.name] for value in session.get_inputs()}
+        found = dict(zip(wanted, session.run(wanted, taken), strict=True))
+        return {name.removeprefix(NEXT): value for name, value in found.items()}
+
+    def _write(self, role: str, batches: list[State], n: int, sampling: Sampling, seed: int) -> list[list[Hypothesis]]:
+        """n texts of each row of each batch. log p holds the end of the text where it came."""
+        if sampling.beams or (n > 1 and sampling.temperature == 0):
+            raise InputError("exported models write greedily or by sampling, not by beam search: leave out beams")
+        files, rng = self.files[role], np.random.default_rng(seed)
+        out = []
+        for batch in batches:
+            state = {name: np.repeat(value, n, axis=0) for name, value in self._run(files["read"], batch).items()}
+            rows = np.arange(len(state["logits"]))  # which text each row of the state is writing
+            alive = np.ones(len(rows), dtype=bool)
+            ids: list[list[int]] = [[] for _ in rows]
+            logprobs = np.zeros(len(rows))
+            for _ in range(self.max_tokens):
+                if "tokens" in state:
+                    state |= self._run(files["step"], state)
+                tokens = state["tokens"] = choose(state["logits"], sampling, rng)
+                gained = np.take_along_axis(state["logits"], tokens[:, None], 1)[:, 0] - state["logsumexp"]
+                logprobs[rows] += np.where(alive, gained, 0)
+                alive &= tokens != self.end
+                for row, token in zip(rows[alive].tolist(), tokens[alive].tolist(), strict=True):
+                    ids[row].append(token)
+                if not alive.any():
+                    break
+                if alive.mean() < COMPACT_BELOW:
+                    state = {name: value[alive] for name, value in state.items()}
+                    rows, alive = rows[alive], alive[alive]
+            texts = self.tokenizer.decode_batch(ids)
+            found = [Hypothesis(*pair) for pair in zip(texts, logprobs.tolist(), strict=True)]
+            out += [found[i : i + n] for i in range(0, len(found), n)]
+        return out
+
+    def _follow(self, targets: np.ndarray, rows: list[list[int]]) -> np.ndarray:
+        """log p [B] of texts given as ids, their end included."""
+        files = self.files["hypothesize"]
+        ends = [[*row, self.end] for row in rows]
+        width = max(map(len, ends))
+        ids = np.array([row + [-1] * (width - len(row)) for row in ends], dtype=np.int64)
+        state, out = self._run(files["read"], {"targets": targets}), np.zeros(len(rows), dtype=np.float32)
+        for column in range(width):
+            tokens = np.maximum(ids[:, column], 0)
+            gained = np.take_along_axis(state["logits"], tokens[:, None], 1)[:, 0] - state["logsumexp"]
+            out += np.where(ids[:, column] >= 0, gained, 0)
+            if column + 1 < width:
+                state |= self._run(files["step"], state | {"tokens": tokens})
+        return out
+
+
+def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:
+    """One token a row [B] from logits [B, V]: temperature, then top-k, then top-p."""
+    if sampling.temperature == 0:
+        return logits.argmax(axis=1)
+    width = sampling.top_k if 0 < sampling.top_k < logits.shape[1] else logits.shape[1]
+    tokens = np.argpartition(-logits, width - 1, axis=1)[:, :width]
+    scores = np.take_along_axis(logits, tokens, 1).astype(np.float64)
+    order = np.argsort(-scores, axis=1)  # likeliest first
+    tokens, scores = np.take_along_axis(tokens, order, 1), np.take_along_axis(scores, order, 1) / sampling.temperature
+    weights = np.exp(scores - scores[:, :1])
+    weights /= weights.sum(axis=1, keepdims=True)
+    weights[weights.cumsum(axis=1) - weights >= sampling.top_p] = 0  # mass of the tokens ahead: the first is kept
+    sums = weights.cumsum(axis=1)
+    drawn = (sums > rng.random((len(sums), 1)) * sums[:, -1:]).argmax(axis=1)
+    return tokens[np.arange(len(tokens)), drawn]
+
+
+def _verify(folder: Path, digests: dict[str, str]) -> None:
+    """Raise CheckpointError unless the files are those that were written."""
+    for name, digest in digests.items():
+        try:
+            with open(folder / name, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise CheckpointError(f"{folder / name} is missing or cannot be read: export the model again") from error
+        if found != digest:
+            raise CheckpointError(f"{folder / name} is not the file it was (SHA-256 differs): export the model again")
