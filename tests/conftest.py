@@ -63,9 +63,10 @@ def command(inverter, minilm, monkeypatch, capfd):
     monkeypatch.setattr(inverter.model, "max_tokens", 24)
     load, open_embedder = unembed.inverter.load, unembed.embedders.embedder
 
-    def quick_load(model="all-MiniLM-L6-v2", embedder=None, *, device=None, dtype="float32"):
-        plain = model == "all-MiniLM-L6-v2" and embedder is None and device is None and dtype == "float32"
-        return inverter if plain else load(model, embedder, device=device, dtype=dtype)
+    def quick_load(model="all-MiniLM-L6-v2", embedder=None, **options):
+        asked = {name: value for name, value in options.items() if value not in (None, "float32")}
+        plain = model == "all-MiniLM-L6-v2" and embedder is None and not asked
+        return inverter if plain else load(model, embedder, **options)
 
     monkeypatch.setattr("unembed.inverter.load", quick_load)
     monkeypatch.setattr(
