@@ -45,7 +45,8 @@ def test_the_stronger_setting_tells_less(name):
         assert stored.dtype == np.float32 and len(stored) == 200 and stored.shape[1] == asked.shape[1]
         assert np.isfinite(stored).all()
         alike.append(np.corrcoef((asked @ stored.T).ravel(), (asking @ clean.T).ravel())[0, 1])
-    assert alike[0] > 0.97 and all(a >= b - 0.01 for a, b in zip(alike, alike[1:], strict=False)), alike
+    mild = 0.7 if name in ("truncation", "pca") else 0.97  # of 64 dimensions half is the first rung
+    assert alike[0] > mild and all(a >= b - 0.01 for a, b in zip(alike, alike[1:], strict=False)), alike
     assert name == "rotation" or alike[-1] < alike[0] - 0.001, alike
 
 
