@@ -30,7 +30,10 @@ def train(config: TrainConfig | T5TrainConfig) -> int:
     if isinstance(config, T5TrainConfig):
         from unembed.training.t5.run import train as run_t5
 
-        run_t5(config)
+        made = run_t5(config)
+        if config.export:
+            console().print(f"exported to {made}: train it with python -m unembed.backends.mindspore train {made}")
+            return 0
         if config.corrects:
             model = f"{config.hypothesizer or 'HYPOTHESIZER'}+{model}"
     else:

@@ -46,7 +46,9 @@ def require_mindspore() -> None:
     if not (2, 7) <= found < (2, 11):
         raise InputError(f"MindSpore {found[0]}.{found[1]} is installed: pip install 'mindspore>=2.7,<2.11'")
     if (numpy := _version("numpy")) and numpy >= (2,):
-        raise InputError(f"MindSpore is built for numpy 1, and {numpy[0]}.{numpy[1]} is beside it: pip install 'numpy<2'")
+        raise InputError(
+            f"MindSpore is built for numpy 1, and {numpy[0]}.{numpy[1]} is beside it: pip install 'numpy<2'"
+        )
     if found >= (2, 10) and (protobuf := _version("protobuf")) and protobuf < (7, 34):
         raise InputError(
             f"MindSpore 2.10 needs a newer protobuf than {protobuf[0]}.{protobuf[1]}: pip install 'protobuf>=7.34.1'"

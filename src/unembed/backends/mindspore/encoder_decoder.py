@@ -37,7 +37,9 @@ class Projector(nn.SequentialCell):
     """A vector [B, E] → k soft tokens [B, k · D]. The layers keep the numbers that they have on disk."""
 
     def __init__(self, dim: int, hidden: int, outputs: int, dropout: float) -> None:
-        super().__init__(Linear(dim, hidden, True), nn.Dropout(p=dropout), nn.GELU(False), Linear(hidden, outputs, True))
+        super().__init__(
+            Linear(dim, hidden, True), nn.Dropout(p=dropout), nn.GELU(False), Linear(hidden, outputs, True)
+        )
 
 
 class EncoderDecoder(nn.Cell):
@@ -117,7 +119,10 @@ class EncoderDecoder(nn.Cell):
         fixed = (ops.repeat_interleave(hidden, n, 0),)
         for block in self.t5.decoder.block:
             cross = block.layer[1].EncDecAttention
-            fixed += (ops.repeat_interleave(cross.keys(states), n, 0), ops.repeat_interleave(cross.values(states), n, 0))
+            fixed += (
+                ops.repeat_interleave(cross.keys(states), n, 0),
+                ops.repeat_interleave(cross.values(states), n, 0),
+            )
         rows, sizes = n * x.shape[0], self.t5.sizes
         empty = ops.zeros((rows, sizes.heads, room, sizes.head_width), ms.float32)
         caches = (empty, empty) * sizes.decoder_layers
@@ -146,4 +151,3 @@ class EncoderDecoder(nn.Cell):
             new += (keys, values)
         x = decoder.final_layer_norm(x)
         return self.t5.logits(x.reshape(-1, self.width)), new
-

@@ -27,9 +27,12 @@ class Model:
         self._writers: dict[tuple[int, int], Writer] = {}
 
     @classmethod
-    def load(cls, path: Path) -> Model:
-        """Raises CheckpointError: see `unembed.backends.mindspore.load`."""
+    def load(cls, path: Path, dropout: float | None = None) -> Model:
+        """dropout: of a T5 whose config.json does not say, in training. Raises CheckpointError: see
+        `unembed.backends.mindspore.load`."""
         folder = weights.read(path)
+        if dropout is not None:
+            folder.config["dropout_rate"] = dropout
         net = PrefixDecoder(folder) if folder.family == "prefix" else EncoderDecoder(folder)
         fill(net, folder)
         net.set_train(False)

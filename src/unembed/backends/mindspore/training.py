@@ -47,6 +47,7 @@ class Settings:
     adam_epsilon: float = 1e-6
     max_grad_norm: float = 1.0
     noise: float = 0.0
+    dropout_rate: float | None = None
     seed: int = 42
     logging_steps: int = 100
     eval_steps: int = 5000
@@ -58,6 +59,8 @@ class Settings:
             raise InputError(f"lr_scheduler is {recipe['lr_scheduler']}: this backend has constant_with_warmup alone")
         if recipe.get("gradient_accumulation_steps", 1) != 1:
             raise InputError("gradient_accumulation_steps is not 1: this backend has no such thing; lower batch_size")
+        if recipe.get("encoder_dropout_disabled") or recipe.get("decoder_dropout_disabled"):
+            raise InputError("dropout of one side alone is not in this backend: leave both on, or set dropout_rate 0")
         names = {entry.name for entry in fields(cls)}
         if unknown := set(changes) - names:
             raise InputError(f"{min(unknown)} is no setting of this backend: choose among {', '.join(sorted(names))}")
@@ -190,7 +193,7 @@ def train(export: str | Path, output: str | Path, **changes: Any) -> Path:
     run = Run(output, hashlib.sha256(json.dumps([str(settings), recipe], sort_keys=True).encode()).hexdigest()[:16])
     done, best = run.begin()
     ms.set_seed(settings.seed + done)
-    model = Model.load(run.state / "model" if done else export / "model")
+    model = Model.load(run.state / "model" if done else export / "model", settings.dropout_rate)
     if len(rows.columns) != (4 if model.net.corrects else 2):
         raise InputError(f"{export}: its rows and its model are of different stages: run unembed train --export again")
     trainer = Trainer(model.net, settings)

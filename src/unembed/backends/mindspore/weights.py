@@ -80,7 +80,9 @@ def read(path: Path) -> Folder:
     if family is None:
         raise CheckpointError(f"{path} is of a family that this backend does not have ({name}): {', '.join(FAMILIES)}")
     if family == "prefix" and config.get("model_type") != "gpt2":
-        raise CheckpointError(f"{path} holds a language model of the kind {config.get('model_type')}: only gpt2 is here")
+        raise CheckpointError(
+            f"{path} holds a language model of the kind {config.get('model_type')}: only gpt2 is here"
+        )
     stored = _tensors(path)
     if family == "prefix":
         tensors = {name: stored[name] for name in stored if name.startswith("transformer.")}
@@ -130,7 +132,9 @@ def write(source: Folder, tensors: Mapping[str, np.ndarray], path: Path) -> None
                 path.rename(Path(name) / "old")
             made.rename(path)
     except (OSError, SafetensorError) as error:
-        raise StorageError(f"cannot write the model to {path} ({error}): free space or choose another folder") from error
+        raise StorageError(
+            f"cannot write the model to {path} ({error}): free space or choose another folder"
+        ) from error
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
@@ -160,4 +164,6 @@ def _open(file: Path) -> dict[str, np.ndarray]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}): copy the model again") from error
     except (TypeError, AttributeError) as error:  # bfloat16, which numpy does not know
-        raise CheckpointError(f"{file} holds numbers that numpy does not know ({error}): store it as float32") from error
+        raise CheckpointError(
+            f"{file} holds numbers that numpy does not know ({error}): store it as float32"
+        ) from error

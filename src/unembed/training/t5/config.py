@@ -40,6 +40,9 @@ class T5TrainConfig:
     and every OUTPUT/checkpoint-N is a model folder as well."""
 
     output: str
+    export: str | None = None
+    """Train nothing: write the rows and the network before its first step into this folder, for a framework other than
+    torch (docs/mindspore.md)."""
     family: str = "vec2text"
     """vec2text or nanov2t: how vectors become encoder inputs, and in whose format the model is written."""
     stage: str = "inversion"
@@ -194,7 +197,7 @@ class T5TrainConfig:
     @property
     def identity(self) -> str:
         """Hash of all that decides which curve this run follows. Where it ends does not: a run can be lengthened."""
-        free = ("output", "max_steps", "epochs", "device", "threads", "keep", "tracker", "arguments")
+        free = ("output", "export", "max_steps", "epochs", "device", "threads", "keep", "tracker", "arguments")
         data = {key: value for key, value in asdict(self).items() if key not in free and not key.endswith("_steps")}
         data |= {key: getattr(self, key) for key in ("warmup_steps", "gradient_accumulation_steps")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

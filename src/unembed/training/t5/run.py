@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    PreTrainedTokenizerBase,
     PrinterCallback,
     T5ForConditionalGeneration,
     Trainer,
@@ -30,11 +31,13 @@ from transformers import (
 from unembed.checkpoints import nanov2t, vec2text
 from unembed.checkpoints.placement import Placement
 from unembed.devices import resolve_device
+from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError, InputError, StorageError, UnembedError
 from unembed.models.encoder_decoder import IGNORED, EncoderDecoderNetwork
 from unembed.processes import Processes
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Collator, Order, Rows
+from unembed.training.t5.export import export
 from unembed.training.t5.prepare import Preparation
 
 log = logging.getLogger("unembed.train")
@@ -44,7 +47,8 @@ FORMATS: dict[str, ModuleType] = {"vec2text": vec2text, "nanov2t": nanov2t}
 
 
 def train(config: T5TrainConfig) -> Path:
-    """Train one stage, going on from the last whole checkpoint, and return the folder of the model.
+    """Train one stage, going on from the last whole checkpoint, and return the folder of the model; with `export` that
+    of the exported run.
 
     Raises InputError, CheckpointError, SpecMismatch and StorageError in one line.
     """
@@ -59,6 +63,11 @@ def train(config: T5TrainConfig) -> Path:
     processes.wait()
     prepared = Preparation(config, processes, arguments.device)
     train_rows, held = prepared.rows()
+    if config.export:
+        net = prepared.network()
+        save_model(config, prepared.tokenizer, prepared.embedder.spec, net, Path(config.export) / "model")
+        export(config, Path(config.export), train_rows, held, net.config.masked_start)
+        return Path(config.export)
     trainer = T5Trainer(config, arguments, prepared, train_rows, held)
     last = last_whole(output)
     state = last and TrainerState.load_from_json(str(last / STATE))
@@ -79,6 +88,15 @@ def train(config: T5TrainConfig) -> Path:
         os.replace(writing, output / "model")
     processes.wait()
     return output / "model"
+
+
+def save_model(
+    config: T5TrainConfig, tokenizer: PreTrainedTokenizerBase, spec: EmbedderSpec, net: EncoderDecoderNetwork, at: Path
+) -> None:
+    """Write a network in the format of the run's family."""
+    FORMATS[config.family].save(
+        net, at, tokenizer=tokenizer, spec=spec, backbone=config.backbone, max_tokens=config.max_seq_length
+    )
 
 
 def steps_of(arguments: TrainingArguments, rows: int) -> int:
@@ -194,10 +212,7 @@ class T5Trainer(Trainer):
                 net = EncoderDecoderNetwork(T5ForConditionalGeneration(net.t5.config), net.config)
             net.load_state_dict({name.removeprefix("net."): t for name, t in state_dict.items()}, assign=True)
             net.t5.tie_weights()
-        FORMATS[self.recipe.family].save(
-            net, Path(output_dir or self.args.output_dir), tokenizer=self.tokenizer, spec=self.spec,
-            backbone=self.recipe.backbone, max_tokens=self.recipe.max_seq_length,
-        )  # fmt: skip
+        save_model(self.recipe, self.tokenizer, self.spec, net, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         try:
