@@ -125,7 +125,9 @@ def main() -> int:
         batch = make(folder)
         step = torch_step(folder, batch)
         command = [python, __file__, "--worker", str(folder)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as other:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        ) as other:
             assert other.stdin and other.stdout
 
             def theirs() -> dict[str, float]:

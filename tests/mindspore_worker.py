@@ -1,5 +1,5 @@
-"""The MindSpore side of tests/test_mindspore_parity.py, in an environment without torch: reads jobs, writes what the
-network of each says. `python mindspore_worker.py JOBS.json`, where each job has
+"""The MindSpore side of tests/test_mindspore_parity.py, in an environment without torch: reads a job, writes what its
+network says. `python mindspore_worker.py JOB.json`, which has
 
 folder, inputs (.npz: targets, labels, and for a corrector hypothesis_ids, hypothesis_vectors), output (.npz)
 beams, max_length; steps of training with the settings `train`, and where the trained network goes (`trained`)
@@ -53,10 +53,8 @@ def dropped() -> np.ndarray:
 
 
 def main() -> None:
-    jobs = json.loads(Path(sys.argv[1]).read_text())
-    for job in jobs:
-        np.savez(job["output"], **answer(job))
-    np.savez(Path(sys.argv[1]).parent / "dropout.npz", dropped=dropped(), torch="torch" in sys.modules)
+    job = json.loads(Path(sys.argv[1]).read_text())
+    np.savez(job["output"], **answer(job), dropped=dropped(), torch="torch" in sys.modules)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -167,57 +168,55 @@ def gpt2_case(folder, trained, tokenizer, positions, generator):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def cases(tokenizer, tmp_path_factory):  # noqa: F811
-    """All cases with both frameworks' answers: MindSpore is started once."""
+def answered(tokenizer, tmp_path_factory):  # noqa: F811
+    """A case by its name, with both frameworks' answers, each asked for once. A case has a process of its own."""
     python = os.environ.get("UNEMBED_MINDSPORE_PYTHON")
     if not python:
         pytest.skip("needs MindSpore in an environment of its own: make test-mindspore")
-    folder, found = tmp_path_factory.mktemp("mindspore"), {}
-    generator = torch.Generator().manual_seed(3)
-    for name, (format, fields) in NETWORKS.items():
-        net = make(24, **fields)
-        if "tie_word_embeddings" in fields:
-            net.t5.lm_head.weight = torch.nn.Parameter(torch.randn(16, 32), requires_grad=False)
-        save(format, net, folder / name, tokenizer)
-        found[name] = t5_case(format, folder / name, folder / f"{name}-trained", generator)
-    for name, positions in PREFIXES.items():
-        found[name] = gpt2_case(folder / name, folder / f"{name}-trained", tokenizer, positions, generator)
-    if parity := os.environ.get("UNEMBED_PARITY_DIR"):
-        for name, (format, path) in REFERENCES.items():
+    parity = os.environ.get("UNEMBED_PARITY_DIR")
+
+    @cache
+    def answer(name):
+        folder, generator = tmp_path_factory.mktemp(name), torch.Generator().manual_seed(3)
+        model, trained = folder / "model", folder / "trained"
+        if name in REFERENCES:
+            if not parity:
+                pytest.skip("needs reference checkpoints: set UNEMBED_PARITY_DIR to their folder")
+            format, path = REFERENCES[name]
             more = {}
             if name == "reference-vec2text":
                 more = {"targets": np.load(Path(parity) / "vec2text" / "reference.npz")["embeddings"], "length": 40}
-            found[name] = t5_case(format, Path(parity) / path, folder / name, generator, train=False, **more)
-    jobs = []
-    for name, case in found.items():
-        np.savez(folder / f"{name}.npz", **case.inputs)
-        jobs.append({
-            "folder": str(case.folder),
-            "inputs": str(folder / f"{name}.npz"), "output": str(folder / f"{name}-out.npz"),
+            case = t5_case(format, Path(parity) / path, trained, generator, train=False, **more)
+        elif name in PREFIXES:
+            case = gpt2_case(model, trained, tokenizer, PREFIXES[name], generator)
+        else:
+            format, fields = NETWORKS[name]
+            net = make(24, **fields)
+            if "tie_word_embeddings" in fields:
+                net.t5.lm_head.weight = torch.nn.Parameter(torch.randn(16, 32), requires_grad=False)
+            save(format, net, model, tokenizer)
+            case = t5_case(format, model, trained, generator)
+        np.savez(folder / "inputs.npz", **case.inputs)
+        job = {
+            "folder": str(case.folder), "inputs": str(folder / "inputs.npz"), "output": str(folder / "output.npz"),
             "beams": [beams for beams in (1, BEAMS) if f"ids{beams}" in case.expected], "max_length": case.length,
             "train": {"weight_decay": 0.01}, "rate": RATE, "steps": STEPS if "losses" in case.expected else 0,
             "trained": str(case.trained),
-        })  # fmt: skip
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([python, str(ROOT / "tests" / "mindspore_worker.py"), str(folder / "jobs.json")],
-                          env=environment, capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    for name, case in found.items():
-        case.answers = dict(np.load(folder / f"{name}-out.npz"))
-    found["dropout"] = dict(np.load(folder / "dropout.npz"))
-    return found
+        }  # fmt: skip
+        (folder / "job.json").write_text(json.dumps(job))
+        command = [python, str(ROOT / "tests" / "mindspore_worker.py"), str(folder / "job.json")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-3000:]}"
+        case.answers = dict(np.load(folder / "output.npz"))
+        return case
 
-
-def case_of(cases, name):
-    if name not in cases:
-        pytest.skip("needs reference checkpoints: set UNEMBED_PARITY_DIR to their folder")
-    return cases[name]
+    return answer
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *PREFIXES, *REFERENCES])
-def test_logits_loss_and_ids_are_torchs(cases, name):
-    case = case_of(cases, name)
+def test_logits_loss_and_ids_are_torchs(answered, name):
+    case = answered(name)
     assert np.abs(case.answers["logits"] - case.expected["logits"]).max() < 1e-4
     assert abs(case.answers["loss"] - case.expected["loss"]) < 1e-5
     for beams in (1, BEAMS):
@@ -234,8 +233,8 @@ def test_logits_loss_and_ids_are_torchs(cases, name):
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *PREFIXES])
-def test_training_steps_are_torchs_and_the_weights_come_back(cases, name):
-    case = cases[name]
+def test_training_steps_are_torchs_and_the_weights_come_back(answered, name):
+    case = answered(name)
     assert case.expected["losses"][-1] < case.expected["losses"][0] - 0.005, "something was learned"
     assert np.abs(case.answers["losses"] - case.expected["losses"]).max() < 2e-5
     loss, logits = case.read(case.trained, case.inputs)
@@ -244,13 +243,14 @@ def test_training_steps_are_torchs_and_the_weights_come_back(cases, name):
     assert (case.trained / "tokenizer.json").read_bytes() == (case.folder / "tokenizer.json").read_bytes()
 
 
-def test_dropout_drops_its_share_and_torch_is_nowhere(cases):
-    share, largest = cases["dropout"]["dropped"]
+def test_dropout_drops_its_share_and_torch_is_nowhere(answered):
+    case = answered("vec2text")
+    share, largest = case.answers["dropped"]
     assert 0.08 < share < 0.12 and abs(largest - 1 / 0.9) < 1e-3
-    assert not cases["dropout"]["torch"]
+    assert not case.answers["torch"]
 
 
-def test_a_vec2text_hypothesizer_writes_what_vec2text_wrote(cases, parity_dir):
+def test_a_vec2text_hypothesizer_writes_what_vec2text_wrote(answered, parity_dir):
     reference = json.loads((parity_dir / "vec2text" / "reference.json").read_text())
-    case = case_of(cases, "reference-vec2text")
+    case = answered("reference-vec2text")
     assert case.answers["texts1"].tolist() == reference["results"]["steps=None,beam=0"]["texts"]

@@ -83,7 +83,7 @@ class EncoderDecoder(nn.Cell):
         x = ops.concat((sep, soft, sep, theirs, sep, between, sep, self.t5.shared(hypothesis_ids)), 1)
         if self.normed:
             x = self.norm(x)
-        known = (hypothesis_ids != 0).astype(ms.float32)
+        known = (hypothesis_ids != 0).astype(ms.float32)  # type: ignore[union-attr]
         return x, ops.concat((ops.ones((rows, 3 * self.tokens + 4), ms.float32), known), 1)
 
     def logits(
@@ -119,7 +119,7 @@ class EncoderDecoder(nn.Cell):
         fixed = (ops.repeat_interleave(hidden, n, 0),)
         for block in self.t5.decoder.block:
             cross = block.layer[1].EncDecAttention
-            fixed += (
+            fixed += (  # type: ignore[assignment]
                 ops.repeat_interleave(cross.keys(states), n, 0),
                 ops.repeat_interleave(cross.values(states), n, 0),
             )
@@ -148,6 +148,6 @@ class EncoderDecoder(nn.Cell):
             normed = cross.layer_norm(x)
             x = x + cross.EncDecAttention.attend(normed, fixed[2 * i + 1], fixed[2 * i + 2], fixed[0])
             x = feed(x)
-            new += (keys, values)
+            new += (keys, values)  # type: ignore[assignment]
         x = decoder.final_layer_norm(x)
         return self.t5.logits(x.reshape(-1, self.width)), new

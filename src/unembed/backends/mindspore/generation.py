@@ -39,7 +39,7 @@ class Writer:
         def step(tokens: Tensor, at: Tensor, parents: Tensor, *state: Tensor) -> Any:  # noqa: ANN401
             fixed, moved = state[: net.fixed], ()
             for cache in state[net.fixed :]:
-                moved += (ops.gather(cache, parents, 0),)
+                moved += (ops.gather(cache, parents, 0),)  # type: ignore[assignment]
             logits, caches = net.step(tokens, at, fixed, moved)
             return best(logits), caches
 

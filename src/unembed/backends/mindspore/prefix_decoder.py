@@ -159,7 +159,7 @@ class PrefixDecoder(nn.Cell):
             queries, keys, values = block.attn.read(block.ln_1(x))
             x = x + block.attn.attend(queries, keys, values, gpt.later[:K, :K])
             x = x + block.mlp(block.ln_2(x))
-            caches += (ops.concat((keys, empty), 2), ops.concat((values, empty), 2))
+            caches += (ops.concat((keys, empty), 2), ops.concat((values, empty), 2))  # type: ignore[assignment]
         return self.head(gpt.ln_f(x)[:, -1], gpt.wte.weight), (), caches
 
     def step(self, tokens: Tensor, at: Tensor, fixed: Any, caches: Any) -> tuple[Tensor, Any]:
@@ -176,5 +176,5 @@ class PrefixDecoder(nn.Cell):
             keys, values = ops.select(here, keys, caches[2 * i]), ops.select(here, values, caches[2 * i + 1])
             x = x + block.attn.attend(queries, keys, values, bias)
             x = x + block.mlp(block.ln_2(x))
-            new += (keys, values)
+            new += (keys, values)  # type: ignore[assignment]
         return self.head(gpt.ln_f(x).reshape(-1, self.width), gpt.wte.weight), new

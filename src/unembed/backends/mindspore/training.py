@@ -110,7 +110,7 @@ class Trainer:
             factor = ops.minimum(longest / (ops.sqrt(squares) + 1e-6), Tensor(1.0, ms.float32))
             short = ()
             for part in grads:
-                short += (part * factor,)
+                short += (part * factor,)  # type: ignore[assignment]
             return ops.depend(loss, optimiser(short, rate, number))
 
         def measure(*batch: Tensor) -> Tensor:
