@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,13 @@ class Settings:
             raise InputError(f"{min(unknown)} is no setting of this backend: choose among {', '.join(sorted(names))}")
         return cls(**{name: value for name, value in {**recipe, **changes}.items() if name in names})
 
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides which curve a run follows; where it ends does not."""
+        free = ("max_steps", "epochs", "logging_steps", "eval_steps", "eval_batch_size")
+        data = {name: value for name, value in asdict(self).items() if name not in free}
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
 
 class AdamW(nn.Cell):
     """Loshchilov and Hutter (ICLR 2019) as torch computes it, on MindSpore's fused kernel of Adam: the kernel adds its
@@ -104,14 +111,16 @@ class Trainer:
 
         def step(rate: Tensor, number: Tensor, *batch: Tensor) -> Tensor:
             loss, grads = gradients(*batch)
-            squares = ops.zeros((), ms.float32)
+            # Plain numbers: with tensors that are made in here, MindSpore 2.10 crashes when it compiles something else.
+            squares = 0.0
             for part in grads:
-                squares += ops.reduce_sum(ops.square(part))
-            factor = ops.minimum(longest / (ops.sqrt(squares) + 1e-6), Tensor(1.0, ms.float32))
+                squares = squares + ops.ReduceSum()(ops.square(part))
+            factor = ops.minimum(longest / (ops.sqrt(squares) + 1e-6), 1.0)
             short = ()
             for part in grads:
                 short += (part * factor,)  # type: ignore[assignment]
-            return ops.depend(loss, optimiser(short, rate, number))
+            optimiser(short, rate, number)
+            return loss
 
         def measure(*batch: Tensor) -> Tensor:
             return net(*batch)
@@ -190,7 +199,7 @@ def train(export: str | Path, output: str | Path, **changes: Any) -> Path:
         raise InputError(f"{export} is no folder of unembed train --export ({error})") from error
     settings = Settings.of(recipe, changes)
     rows, held = Rows(export / "train.safetensors"), Rows(export / "held.safetensors")
-    run = Run(output, hashlib.sha256(json.dumps([str(settings), recipe], sort_keys=True).encode()).hexdigest()[:16])
+    run = Run(output, settings.identity)
     done, best = run.begin()
     ms.set_seed(settings.seed + done)
     model = Model.load(run.state / "model" if done else export / "model", settings.dropout_rate)
