@@ -38,7 +38,12 @@ def answer(job: dict) -> dict[str, np.ndarray]:
         out["losses"] = np.array(losses)
         model.save(Path(job["trained"]))
         model.net.set_train(False)
-        out["trained_logits"] = model.net.logits(*tensors).asnumpy().reshape(*labels.shape, -1)
+
+        def logits(*batch: ms.Tensor) -> ms.Tensor:
+            return model.net.logits(*batch)
+
+        # Compiled after training: a step that makes tensors of its own has been seen to crash that.
+        out["trained_logits"] = ms.jit(logits)(*tensors).asnumpy().reshape(*labels.shape, -1)
     return out
 
 

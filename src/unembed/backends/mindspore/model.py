@@ -94,7 +94,11 @@ class Model:
                 "embedder"
             )
         longest = max_length or self.label_tokens + 1
-        writer = self._writers.setdefault((beams, longest), Writer(self.net, beams, longest, self.end))
+        if beams < 1 or longest < 2:
+            raise InputError(f"beams is {beams} and max_length {longest}: give at least 1 and 2")
+        if (beams, longest) not in self._writers:
+            self._writers[beams, longest] = Writer(self.net, beams, longest, self.end)
+        writer = self._writers[beams, longest]
         self.net.set_train(False)
         rows = len(targets)
         ids = np.zeros((rows, beams, longest), dtype=np.int64)
