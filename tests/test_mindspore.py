@@ -179,3 +179,5 @@ def test_a_run_is_exported_for_another_framework(minilm, tmp_path, monkeypatch):
     cut = VectorFolder(tmp_path / "run" / "vectors").texts[:27]  # each the start that fits the decoder
     np.testing.assert_allclose(rows["targets"], minilm.encode(cut), atol=1e-5)
     assert json.loads((made / "recipe.json").read_text())["dropout_rate"] == 0.0
+    with pytest.raises(InputError, match="what is exported is precomputed"):
+        T5TrainConfig.from_dict({"output": "run", **recipe, "precompute": False})

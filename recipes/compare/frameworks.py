@@ -49,6 +49,13 @@ def in_mindspore(python: str, *arguments: object) -> None:
         raise InputError(f"MindSpore ended with exit code {done.returncode}: see above")
 
 
+def load(folder: Path, longest: int) -> Any:  # noqa: ANN401
+    """A model in torch that writes no longer texts than it was trained on, as MindSpore's does."""
+    model: Any = load_model(folder, torch.device("cpu"))
+    model.max_tokens = longest
+    return model
+
+
 def compare(python: str, name: str, fields: dict[str, Any], output: Path, cases: int) -> tuple[dict, list[list[str]]]:
     """Both runs of one embedder: name of a curve → its (step, loss), and rows of (text, torch's, MindSpore's)."""
     recipe = {**fields, "embedder": name, "output": str(output / "torch")}
@@ -64,11 +71,10 @@ def compare(python: str, name: str, fields: dict[str, Any], output: Path, cases:
     in_mindspore(python, "invert", "--model", models["mindspore"], "--vectors", output / "cases.npy", "-o",
                  output / "cases.jsonl")  # fmt: skip
     theirs = [json.loads(line)["text"] for line in (output / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
-    model: Any = load_model(models["torch"], torch.device("cpu"))
+    # What one framework trained, the other reads.
+    model, back = (load(path, held["labels"].shape[1] + 1) for path in models.values())
     ours = [row[0].text for row in model.hypothesize(targets)]
     texts = model.decode(torch.from_numpy(np.where(held["labels"][:cases] == IGNORED, 0, held["labels"][:cases])))
-    # What one framework trained, the other reads.
-    back: Any = load_model(models["mindspore"], torch.device("cpu"))
     agree = sum(a[0].text == b for a, b in zip(back.hypothesize(targets), theirs, strict=True))
     print(f"{name}: MindSpore's model, read by PyTorch, writes {agree} of {len(theirs)} cases as in MindSpore")
 
@@ -114,7 +120,7 @@ def main() -> int:
         python = interpreter()
         for name in plan["embedders"]:
             try:
-                embedder(name)
+                embedder(name).encode(["A text."])
             except UnembedError as error:
                 absent.append(f"{name} ({error})")
                 print(f"left out: {absent[-1]}")

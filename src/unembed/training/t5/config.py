@@ -147,6 +147,8 @@ class T5TrainConfig:
             raise InputError("give texts to train on, or vectors (a folder made by unembed embed)")
         if self.vectors and not self.precompute:
             raise InputError("vectors are precomputed: leave them out, or leave precompute on")
+        if self.export and not self.precompute:
+            raise InputError("what is exported is precomputed: leave precompute on")
         self._check_stage()
         if self.device not in (None, "cpu"):
             raise InputError(f"device is '{self.device}': give cpu, or leave it out for the accelerator there is")

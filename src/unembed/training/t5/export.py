@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from unembed.errors import InputError, StorageError
+from unembed.errors import StorageError
 from unembed.models.encoder_decoder import IGNORED
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.data import Rows, TokenRows
@@ -25,9 +25,7 @@ from unembed.training.t5.data import Rows, TokenRows
 
 def export(config: T5TrainConfig, folder: Path, train: Rows, held: Rows, start: bool) -> None:
     """Write rows and recipe beside the model that is in `folder` already. start: a start token stands in front of a
-    hypothesis. Raises InputError without precomputed rows, StorageError."""
-    if not config.precompute:
-        raise InputError("what is exported is precomputed: leave precompute on")
+    hypothesis. Raises StorageError."""
     try:
         for name, rows in (("train", train), ("held", held)):
             save_file(columns(rows, config.label_tokens, start), folder / f"{name}.safetensors")

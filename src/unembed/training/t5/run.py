@@ -64,9 +64,11 @@ def train(config: T5TrainConfig) -> Path:
     prepared = Preparation(config, processes, arguments.device)
     train_rows, held = prepared.rows()
     if config.export:
-        net = prepared.network()
-        save_model(config, prepared.tokenizer, prepared.embedder.spec, net, Path(config.export) / "model")
-        export(config, Path(config.export), train_rows, held, net.config.masked_start)
+        if processes.rank == 0:
+            net = prepared.network()
+            save_model(config, prepared.tokenizer, prepared.embedder.spec, net, Path(config.export) / "model")
+            export(config, Path(config.export), train_rows, held, net.config.masked_start)
+        processes.wait()
         return Path(config.export)
     trainer = T5Trainer(config, arguments, prepared, train_rows, held)
     last = last_whole(output)
