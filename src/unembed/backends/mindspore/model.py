@@ -36,7 +36,7 @@ class Model:
         net = PrefixDecoder(folder) if folder.family == "prefix" else EncoderDecoder(folder)
         fill(net, folder)
         net.set_train(False)
-        return cls(folder, net, _tokenizer(folder.path))
+        return cls(folder, net, _tokenizer(folder))
 
     def save(self, path: str | Path) -> None:
         """Write the folder as it was read, with the network as it is now: unembed, vec2text and nanoV2T load it.
@@ -171,13 +171,17 @@ def _beside(name: str, folder: Folder) -> bool:
     return folder.family == "prefix" and name.startswith(("hypothesis.", "difference."))
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def _tokenizer(folder: Folder) -> Tokenizer:
+    """In the model's folder, or in one named like its T5 beside it, as public checkpoints have it."""
+    backbone = str(folder.config.get("model_name_or_path") or "t5-base")
+    places = [folder.path, folder.path.parent / backbone, folder.path.parent.parent / backbone]
+    file = next((place / "tokenizer.json" for place in places if (place / "tokenizer.json").is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{folder.path} has no tokenizer.json: copy that of {backbone} there")
     try:
-        found = Tokenizer.from_file(str(path / "tokenizer.json"))
+        found = Tokenizer.from_file(str(file))
     except Exception as error:  # the Rust library raises plain Exception
-        raise CheckpointError(
-            f"{path}/tokenizer.json is missing or damaged ({error}): copy the tokenizer.json of the model's T5 there"
-        ) from error
+        raise CheckpointError(f"{file} is damaged ({error}): copy it again") from error
     found.no_padding()
     found.no_truncation()
     return found
