@@ -3,9 +3,11 @@
 #   PIP_ARGS="..."      more arguments for pip, such as an index that has a smaller build of torch:
 #                       --extra-index-url https://download.pytorch.org/whl/cpu
 #   VENV=path           where the environment lives
+#   MINDSPORE_VENV=path where that of MindSpore lives, which has needs of its own
 
 PYTHON ?= python3
 VENV ?= .venv
+MINDSPORE_VENV ?= .venv-mindspore
 PIP_ARGS ?=
 ARGS ?=
 TEXT ?=
@@ -22,10 +24,10 @@ PIP := "$(BIN)/python" -m pip install --quiet -c constraints.txt $(PIP_ARGS)
 SPEC := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench clean
+.PHONY: help demo test test-mindspore lint format docs bench clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 	@echo 'Variables: PYTHON, VENV, PIP_ARGS (extra arguments for pip); see the head of the Makefile.'
 
 demo: $(VENV)/.base  ## invert the sentences of examples/sentences.txt, or TEXT="a sentence of yours"
@@ -34,6 +36,10 @@ demo: $(VENV)/.base  ## invert the sentences of examples/sentences.txt, or TEXT=
 
 test: $(VENV)/.test  ## run every test; ARGS="-m 'not slow'" for the quick ones
 	"$(BIN)/python" -m pytest $(ARGS)
+
+test-mindspore: $(VENV)/.test $(MINDSPORE_VENV)/.made  ## the MindSpore backend against torch, on the CPU (gigabytes)
+	UNEMBED_MINDSPORE_PYTHON="$(MINDSPORE_VENV)/bin/python" OMP_NUM_THREADS=1 \
+	"$(BIN)/python" -m pytest tests/test_mindspore.py tests/test_mindspore_parity.py $(ARGS)
 
 lint: $(VENV)/.dev  ## style and types
 	"$(BIN)/ruff" check .
@@ -53,8 +59,8 @@ bench: $(VENV)/.test  ## speed and memory of everything; ARGS=--quick for fewer 
 	"$(BIN)/python" benchmarks/bench_speed.py $(ARGS)
 
 clean:  ## remove the environment, caches and built files (results of runs stay)
-	@# Only an environment that this Makefile made.
-	if [ -e "$(VENV)/.made" ]; then rm -rf "$(VENV)"; fi
+	@# Only environments that this Makefile made.
+	for made in "$(VENV)" "$(MINDSPORE_VENV)"; do if [ -e "$$made/.made" ]; then rm -rf "$$made"; fi; done
 	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache
 	find src tests benchmarks recipes docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -76,4 +82,11 @@ $(VENV)/.base: $(VENV)/.made $(SPEC)
 $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.%: $(VENV)/.made $(SPEC)
 	@echo 'Installing unembed[$*] into $(VENV); the first time takes a minute or two.'
 	@$(PIP) -e '.[$*]'
+	@touch "$@"
+
+$(MINDSPORE_VENV)/.made: constraints-mindspore.txt
+	@echo 'Installing MindSpore into $(MINDSPORE_VENV); it is almost a gigabyte.'
+	@"$(PYTHON)" -m venv "$(MINDSPORE_VENV)"
+	@"$(MINDSPORE_VENV)/bin/python" -m pip install --quiet -c constraints-mindspore.txt $(PIP_ARGS) \
+	mindspore 'numpy<2' safetensors tokenizers
 	@touch "$@"

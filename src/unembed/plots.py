@@ -47,6 +47,18 @@ def plot_traces(inversions: Sequence[Inversion], path: str | Path) -> None:
     _save(figure, path)
 
 
+def plot_losses(curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path) -> None:
+    """Draw losses against steps, a line for each name of a curve of (step, loss). Raises as `plot_traces`."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(curves.items()):
+        # Curves that coincide are still seen: every second one is dashed.
+        axes.plot(*zip(*points, strict=True), label=name, linestyle=("-", "--")[number % 2])
+    axes.set(xlabel="step", ylabel="loss, nats a token")
+    axes.legend()
+    _save(figure, path)
+
+
 def plot_reliability(outcomes: Mapping[str, Reliability], path: str | Path) -> None:
     """Draw the reliability diagram (Guo et al., ICML 2017): share that came true against the probability given, a line
     for each outcome, the area of each dot as many results as it stands for. Raises as `plot_traces`."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unembed import layouts
 from unembed.checkpoints.placement import Placement
 from unembed.checkpoints.t5 import HEAD, T5Pair, network, spec_of, tokenizer
 from unembed.checkpoints.tensors import Weights, architecture, read_config, read_tensors, shape
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 ARCHITECTURE = "T5Generator"
 LENGTH = 32
 """Content tokens that its models are trained on; texts are written with two more places, hypotheses read with one."""
-PREFIXES = {
-    "target_projector.projector.": "target.",
-    "draft_projector.projector.": "hypothesis.",
-    "diff_projector.projector.": "difference.",
-    "proj_ln.": "norm.",
-}
-"""Its names of the projectors → ours; all else is the T5's."""
 SIZES = (
     "d_ff", "d_kv", "d_model", "dropout_rate", "feed_forward_proj", "initializer_factor", "is_gated_act",
     "dense_act_fn", "layer_norm_epsilon", "num_decoder_layers", "num_heads", "num_layers",
@@ -64,12 +58,8 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> Weights:
         """In our names."""
-        found, names = read_tensors(self.folder), {}
-        for old in found:
-            name = old.removeprefix("_orig_mod.")  # of a compiled module, in mid-training files
-            start = next((start for start in PREFIXES if name.startswith(start)), None)
-            names[f"t5.{name}" if start is None else PREFIXES[start] + name.removeprefix(start)] = old
-        return found.renamed(names)
+        found = read_tensors(self.folder)
+        return found.renamed(layouts.from_nanov2t(found))
 
     @property
     def length(self) -> int:
@@ -158,7 +148,7 @@ def save(
         raise CheckpointError(
             "nanoV2T's correctors read the hypothesis' vector, and this one was trained without: write it as vec2text"
         )
-    tensors = state(net, {start: name for name, start in PREFIXES.items()} | {"t5.": ""})
+    tensors = state(net, layouts.to_nanov2t())
     fields = {
         "architectures": [ARCHITECTURE],
         "model_type": "t5",

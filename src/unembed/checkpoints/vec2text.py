@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unembed import layouts
 from unembed.checkpoints.placement import Placement
 from unembed.checkpoints.t5 import T5Pair, network, spec_of, tokenizer
 from unembed.checkpoints.tensors import Weights, architecture, read_config, read_tensors
@@ -41,15 +42,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "text-embedding-ada-002": {"id": "openai:text-embedding-ada-002", "pooling": "unknown", "max_tokens": 8191},
 }
 """`embedder_model_name` (or `embedder_model_api`) → its spec, as far as it is known by that name."""
-PREFIXES = {
-    "encoder_decoder.": "t5.",
-    "embedding_transform_1.": "target.",
-    "embedding_transform_2.": "difference.",
-    "embedding_transform_3.": "hypothesis.",
-    "embedding_transform.": "target.",
-    "layernorm.": "norm.",
-}
-"""Its names → ours."""
 
 
 def recognise(folder: Path) -> bool:
@@ -108,10 +100,7 @@ class Checkpoint:
         return self.spec.id.endswith("#raw") and "embedder.final_layer_norm.weight" in self.tensors.entries
 
     def network(self, place: Placement) -> EncoderDecoderNetwork:
-        names = {}
-        for name, old in _modern(self.tensors, is_corrector(self.folder)).items():
-            start = next((start for start in PREFIXES if name.startswith(start)), "")
-            names[PREFIXES.get(start, "") + name.removeprefix(start)] = old
+        names = layouts.from_vec2text(self.tensors, is_corrector(self.folder))
         ours = self.tensors.renamed(names)
         return network(
             ours, self.folder, place, layer_norm="norm.weight" in names, masked_start=True,
@@ -180,10 +169,7 @@ def save(
             "vec2text's correctors normalise their input and begin a hypothesis with a masked token, and this one was "
             "trained otherwise: write it as nanov2t"
         )
-    theirs = {"target.": "embedding_transform.", "t5.": "encoder_decoder."}
-    if config.corrector:
-        theirs = {start: name for name, start in PREFIXES.items()} | {"target.": "embedding_transform_1."}
-    tensors = state(net, theirs)
+    tensors = state(net, layouts.to_vec2text(config.corrector))
     if not config.corrector:
         if not embedder_tensors:
             log.warning("%s holds no embedder: unembed opens %s by name, vec2text cannot use it", folder, spec.id)
@@ -227,22 +213,3 @@ def _spec(config: Mapping[str, Any], dim: int, folder: Path) -> EmbedderSpec:
     length = int(config.get("max_seq_length") or LONGEST)
     recipe = RECIPES.get(str(name), {"id": str(name)})
     return spec_of(config, folder, EmbedderSpec(**{"dim": dim, "max_tokens": length, "cased": True, **recipe}))
-
-
-def _modern(names: Iterable[str], corrects: bool) -> dict[str, str]:
-    """Today's names → those of a file, without the embedder's. Three older ways of naming are brought to today's: the
-    second linear layer as number 2 (before there was a dropout between), one projector for all three vectors of a
-    corrector, and no layer norm."""
-    out = {}
-    for old in names:
-        if old.startswith("embedder."):
-            continue
-        base, _, rest = old.partition(".")
-        number, _, kind = rest.partition(".")
-        name = f"{base}.3.{kind}" if base.startswith("embedding_transform") and number == "2" else old
-        if corrects and base == "embedding_transform":
-            for vector in (1, 2, 3):
-                out[f"embedding_transform_{vector}.{name.partition('.')[2]}"] = old
-        else:
-            out[name] = old
-    return out

@@ -29,7 +29,10 @@ def train(config: TrainConfig | RunConfig) -> int:
     if isinstance(config, RunConfig):
         from unembed.training import families
 
-        families.train(config.family, config)
+        made = families.train(config.family, config)
+        if getattr(config, "export", None):
+            console().print(f"exported to {made}: train it with python -m unembed.backends.mindspore train {made}")
+            return 0
         model = config.model_name
     else:
         from unembed.training.loop import train as run

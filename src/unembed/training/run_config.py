@@ -129,7 +129,7 @@ class RunConfig:
     @property
     def identity(self) -> str:
         """Hash of all that decides which curve this run follows. Where it ends does not: a run can be lengthened."""
-        free = ("output", "max_steps", "epochs", "device", "threads", "keep", "tracker", "arguments")
+        free = ("output", "export", "max_steps", "epochs", "device", "threads", "keep", "tracker", "arguments")
         data = {key: value for key, value in asdict(self).items() if key not in free and not key.endswith("_steps")}
         data |= {key: getattr(self, key) for key in ("warmup_steps", "gradient_accumulation_steps")}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

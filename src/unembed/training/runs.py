@@ -39,15 +39,8 @@ def carry_out(config: RunConfig, prepare: Callable[[TrainingArguments, Processes
 
     Raises InputError, CheckpointError, SpecMismatch and StorageError in one line.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    output, arguments = Path(config.output), training_arguments(config)
-    processes = Processes(arguments.process_index, arguments.world_size)
-    if processes.rank == 0:
-        claim(output, config.identity)
-    else:
-        log.setLevel(logging.WARNING)
-    processes.wait()
+    output = Path(config.output)
+    arguments, processes = begin(config)
     trainer = prepare(arguments, processes)
     last = last_whole(output)
     state = last and TrainerState.load_from_json(str(last / STATE))
@@ -67,6 +60,20 @@ def carry_out(config: RunConfig, prepare: Callable[[TrainingArguments, Processes
         os.replace(writing, output / "model")
     processes.wait()
     return output / "model"
+
+
+def begin(config: RunConfig) -> tuple[TrainingArguments, Processes]:
+    """See that the output folder is this run's, on all processes."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    arguments = training_arguments(config)
+    processes = Processes(arguments.process_index, arguments.world_size)
+    if processes.rank == 0:
+        claim(Path(config.output), config.identity)
+    else:
+        log.setLevel(logging.WARNING)
+    processes.wait()
+    return arguments, processes
 
 
 def steps_of(arguments: TrainingArguments, rows: int) -> int:

@@ -35,6 +35,9 @@ class T5Sizes:
 class T5TrainConfig(StagedConfig):
     """One stage of a pair; see RunConfig."""
 
+    export: str | None = None
+    """Train nothing: write the rows and the network before its first step into this folder, for a framework other than
+    torch (docs/mindspore.md)."""
     family: str = "vec2text"
     """vec2text or nanov2t: how vectors become encoder inputs, and in whose format the model is written."""
     backbone: str = "t5-base"
@@ -59,6 +62,8 @@ class T5TrainConfig(StagedConfig):
         super().__post_init__()
         if self.family not in FAMILIES:
             raise InputError(f"family '{self.family}' is unknown: choose {', '.join(FAMILIES)}")
+        if self.export and not self.precompute:
+            raise InputError("what is exported is precomputed: leave precompute on")
         if self.num_repeat_tokens < 1:
             raise InputError(f"num_repeat_tokens is {self.num_repeat_tokens}: it must be 1 or more")
         if self.ignore_hypothesis_embedding and not self.corrects:

@@ -1,0 +1,1 @@
+"""Networks in frameworks other than PyTorch; each backend is a package that imports without its framework."""
