@@ -7,6 +7,7 @@ UNEMBED_DATA_DIR, a folder of corpora, and UNEMBED_PARITY_DIR, a folder of refer
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A shell starts what runs in the background deaf to Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +57,6 @@ def command(inverter, minilm, monkeypatch, capfd):
     Gives (exit code, standard output, standard error).
     """
     import logging
-    import signal
 
     import unembed.embedders
     import unembed.inverter

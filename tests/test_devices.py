@@ -37,7 +37,7 @@ import json
 from unembed.devices import accelerator_name, device_of_process, resolve_device, training_device
 from unembed.errors import InputError
 from unembed.training.t5.config import T5TrainConfig
-from unembed.training.t5.run import training_arguments
+from unembed.training.runs import training_arguments
 
 def refused(function, *arguments):
     try:
