@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from unembed.embedders.tokens import copy_tokenizer
 from unembed.errors import InputError
 from unembed.export.parts import Hypotheses, Parts, State
 from unembed.models.base import IGNORED
@@ -42,9 +43,11 @@ def parts(model: PrefixDecoderModel) -> Parts:
     lm = model.net.lm.config
     if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=lm).layers):
         raise InputError(f"a {lm.model_type} remembers more than keys and values: it cannot be exported")
-    corrects = model.net.config.corrector
+    # Two writers, so that the steps of corrections are compared with padded hypotheses.
+    hypothesizer, corrector = PrefixWriter(model.net), PrefixWriter(model.net) if model.net.config.corrector else None
+    hypotheses = Hypotheses(model.max_tokens, IGNORED, after=(model.eos,)) if corrector else None
+    tokenizer = copy_tokenizer(model.tokenizer.backend_tokenizer, encode_special_tokens=True)
     return Parts(
-        PrefixWriter(model.net), PrefixWriter(model.net) if corrects else None, model._plain, model.spec.dim, model.eos,
-        model.max_tokens, Hypotheses(model.max_tokens, IGNORED, after=(model.eos,)) if corrects else None, closes=True,
+        hypothesizer, corrector, tokenizer, model.spec.dim, model.eos, model.max_tokens, hypotheses, closes=True,
         literal=True,
     )  # fmt: skip
