@@ -71,4 +71,6 @@ def parts(model: NativeModel) -> Parts:
     writer = NativeWriter(model.net)
     tokenizer = copy_tokenizer(model.tokenizer.core, encode_special_tokens=True)
     hypotheses = Hypotheses(model.max_tokens, PAD_ID)
-    return Parts(writer, writer, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, literal=True)
+    return Parts(
+        writer, writer, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, closes=True, literal=True
+    )  # fmt: skip

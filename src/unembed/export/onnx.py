@@ -17,9 +17,10 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from unembed.checkpoints.tensors import architecture, first_line
 from unembed.checkpoints.writing import replacing
 from unembed.errors import InputError, UnembedError, require
 from unembed.export.parts import Parts, State, Writer, parts
-from unembed.models.onnx_runtime import ARCHITECTURE, NEXT, VERSION
+from unembed.models.onnx_runtime import ARCHITECTURE, NEXT, READ_AS, READER, VERSION
 
 if TYPE_CHECKING:
     import onnx
@@ -122,6 +123,8 @@ def export(model: InversionModel, folder: str | Path) -> None:
                 same = next((name for name in files if writers[name] is writer), None)
                 files[role] = _write_writer(role, writer, shown, made, shelf, None if same is None else files[same])
         shown.tokenizer.save(str(made / "tokenizer.json"), pretty=False)
+        if shown.hypotheses and shown.hypotheses.tokenizer:
+            shown.hypotheses.tokenizer.save(str(made / READER), pretty=False)
         _write_config(model, shown, files, made)
 
 
@@ -134,7 +137,12 @@ def _write_writer(
     for kind, example, other in zip(("read", "step"), *examples, strict=True):
         if kind == "step" and known:
             continue
-        proto = _trace(example, other)
+        try:
+            proto = _trace(example, other)
+        except Exception as error:  # the exporter has no common class of errors
+            raise InputError(
+                f"this model cannot be exported, its network is beyond ONNX: {first_line(error)}"
+            ) from error
         shelf.take_weights(proto, writer.net)
         (folder / files[kind]).write_bytes(proto.SerializeToString())
         _compare(folder / files[kind], other)
@@ -147,9 +155,8 @@ def _examples(writer: Writer, shown: Parts, corrects: bool, rows: int, tokens: i
     rng = torch.Generator().manual_seed(rows)
     inputs = {"targets": F.normalize(torch.randn(rows, shown.dim, generator=rng), dim=1)}
     if corrects and shown.hypotheses:
-        ids = torch.randint(
-            3, shown.tokenizer.get_vocab_size(), (rows, tokens), generator=rng
-        )  # special ones are first
+        vocabulary = (shown.hypotheses.tokenizer or shown.tokenizer).get_vocab_size()
+        ids = torch.randint(3, vocabulary, (rows, tokens), generator=rng)  # special ones are first
         ids[0, tokens // 2 :] = shown.hypotheses.pad
         inputs |= {"hypothesis_ids": ids, "hypothesis_vectors": inputs["targets"].flip(0)}
     reading = Graph(writer.net, writer.read, inputs)
@@ -162,8 +169,9 @@ def _examples(writer: Writer, shown: Parts, corrects: bool, rows: int, tokens: i
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns that it is deprecated, and of each size that it took for a constant: those are compared."""
-    with warnings.catch_warnings():
+    """The exporter warns that it is deprecated, and of each size that it took for a constant: those are compared. Of
+    what it cannot express it prints the whole graph."""
+    with warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *said: None):
         warnings.simplefilter("ignore")
         yield
 
@@ -257,10 +265,11 @@ def _write_config(model: InversionModel, shown: Parts, files: dict[str, dict[str
         "opened_as": model.embedder,
         "max_tokens": shown.max_tokens,
         "end": shown.end,
+        "closes": shown.closes,
         "literal": shown.literal,
         "has_prior": model.has_prior,
         "batch_size": getattr(model, "batch_size", 64),
-        "hypotheses": asdict(shown.hypotheses) if shown.hypotheses else None,
+        "hypotheses": {name: getattr(shown.hypotheses, name) for name in READ_AS} if shown.hypotheses else None,
         "writers": files,
         "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir())},
     }

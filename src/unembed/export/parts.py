@@ -4,8 +4,9 @@ To add a family: one file with `parts(model) -> Parts`, and one line in `FAMILIE
 What they are given and give back is named and begins with the axis of rows, so that a runtime can drop rows and repeat
 them; any other axis may have another length from call to call, which is found out by trying.
 
-What a writer does is traced: its shape must come from tensor operations. `x.unflatten(1, (k, D))` keeps the number of
-rows open; `x.view(len(x), k, D)` and `torch.zeros(x.shape)` make it a constant, which the export then refuses.
+What a writer does is traced: its shape must come from tensor operations. `x.view(-1, k, D)` keeps the number of rows
+open; `x.view(len(x), k, D)` and `torch.zeros(x.shape)` make it a constant, which the export then refuses, and so does
+`x.unflatten(1, (k, D))` for the operations that ask its result for its size.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
     from unembed.models.base import InversionModel
 
-FAMILIES = {"native": "unembed.export.native", "encoder-decoder": "unembed.export.encoder_decoder"}
+FAMILIES = {
+    "native": "unembed.export.native",
+    "encoder-decoder": "unembed.export.encoder_decoder",
+    "prefix-decoder": "unembed.export.prefix_decoder",
+    "davae": "unembed.export.davae",
+}
 
 State = dict[str, Tensor]
 """What a writer remembers of each text, by name: keys and values, what is added at each step, positions."""
@@ -50,12 +56,14 @@ class Writer(Protocol):
 @dataclass(frozen=True)
 class Hypotheses:
     """How a corrector's hypotheses become ids [B, S]: the text's tokens, cut to `longest`, between `before` and
-    `after`; short ones padded on the right."""
+    `after`; short ones padded on the right. A network that has to have them on the left turns them itself."""
 
     longest: int
     pad: int = 0
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    tokenizer: Tokenizer | None = field(default=None)
+    """Where it is not the one that the model writes with."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Parts:
     max_tokens: int
     """Longest text, in tokens, the end not counted."""
     hypotheses: Hypotheses | None = field(default=None)
+    closes: bool = False
+    """Of a text of `max_tokens`, log p holds the end as well, which is then all that may follow."""
     literal: bool = False
     """Special tokens in a text are read as the characters that they are."""
 
@@ -82,5 +92,5 @@ def parts(model: InversionModel) -> Parts:
     """The parts of a model of any family. Raises InputError for a family that cannot be exported."""
     family = getattr(model, "family", type(model).__name__)
     if family not in FAMILIES:
-        raise InputError(f"models of the family '{family}' cannot be exported: only {' and '.join(FAMILIES)} can")
+        raise InputError(f"models of the family '{family}' cannot be exported: only {', '.join(FAMILIES)} can")
     return importlib.import_module(FAMILIES[family]).parts(model)

@@ -70,7 +70,7 @@ class Projector(nn.Sequential):
         return cast(nn.Linear, self[0]), cast(nn.Linear, self[3])
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return super().forward(vectors).unflatten(1, (self.tokens, self.width))
+        return super().forward(vectors).view(-1, self.tokens, self.width)
 
 
 class EncoderDecoderNetwork(nn.Module):

@@ -30,6 +30,8 @@ NEXT = "next."
 """In front of the name of a part of the state as it is after a step."""
 READ_AS = ("longest", "before", "after", "pad")
 """How hypotheses become ids; see `unembed.export.parts.Hypotheses`."""
+READER = "hypotheses.json"
+"""The tokenizer of hypotheses, where it is not the one of texts."""
 COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share is still being written
 
 State = dict[str, np.ndarray]
@@ -43,6 +45,8 @@ class OnnxModel(InversionModel):
     sessions: dict[str, InferenceSession]
     """A graph of each file that the config names."""
     tokenizer: Tokenizer
+    reader: Tokenizer | None
+    """Of hypotheses, where it is another one."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         """config: as exported. `load` opens the files that belong to it."""
@@ -54,7 +58,7 @@ class OnnxModel(InversionModel):
             role: {kind: str(files[kind]) for kind in ("read", "step")} for role, files in config["writers"].items()
         }
         self.read_as = {name: config["hypotheses"][name] for name in READ_AS} if "correct" in self.files else {}
-        self.literal = bool(config["literal"])
+        self.literal, self.closes = bool(config["literal"]), bool(config["closes"])
         self.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
@@ -97,6 +101,7 @@ class OnnxModel(InversionModel):
                 for name in {name for files in model.files.values() for name in files.values()}
             }
             model.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            model.reader = Tokenizer.from_file(str(folder / READER)) if READER in digests else None
         except Exception as error:  # both libraries have classes of their own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{folder} cannot be opened ({first}): export the model again") from error
@@ -143,8 +148,9 @@ class OnnxModel(InversionModel):
             if not self.has_prior:
                 raise InputError("this model has no prior: set prior_weight to 0")
             targets = np.zeros((len(texts), self.spec.dim), dtype=np.float32)
+        longest = self.max_tokens if self.reader else self.read_as.get("longest", self.max_tokens)
         found = [
-            self._follow(part, self._tokens(some, self.read_as.get("longest", self.max_tokens)))
+            self._follow(part, tokens(self.tokenizer, some, longest))
             for part, some in zip(self._parts(targets, 1), self._parts(texts, 1), strict=True)
         ]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
@@ -154,13 +160,11 @@ class OnnxModel(InversionModel):
         size = max(1, self.batch_size // each)
         return (rows[start : start + size] for start in range(0, len(rows), size))
 
-    def _tokens(self, texts: Sequence[str], longest: int) -> list[list[int]]:
-        return [found.ids[:longest] for found in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-
     def _ids(self, texts: Sequence[str]) -> np.ndarray:
         """Hypotheses [B, S] as the corrector reads them."""
         how = self.read_as
-        rows = [[*how["before"], *row, *how["after"]] for row in self._tokens(texts, how["longest"])]
+        read = tokens(self.reader or self.tokenizer, texts, how["longest"])
+        rows = [[*how["before"], *row, *how["after"]] for row in read]
         width = max(1, max(map(len, rows)))
         return np.array([row + [how["pad"]] * (width - len(row)) for row in rows], dtype=np.int64)
 
@@ -172,7 +176,7 @@ class OnnxModel(InversionModel):
         return {name.removeprefix(NEXT): value for name, value in found.items()}
 
     def _write(self, role: str, batches: list[State], n: int, sampling: Sampling, seed: int) -> list[list[Hypothesis]]:
-        """n texts of each row of each batch. log p holds the end of the text where it came."""
+        """n texts of each row of each batch. log p holds the end where it came, or must come (`closes`)."""
         if sampling.beams or (n > 1 and sampling.temperature == 0):
             raise InputError("exported models write greedily or by sampling, not by beam search: leave out beams")
         files, rng = self.files[role], np.random.default_rng(seed)
@@ -183,10 +187,12 @@ class OnnxModel(InversionModel):
             alive = np.ones(len(rows), dtype=bool)
             ids: list[list[int]] = [[] for _ in rows]
             logprobs = np.zeros(len(rows))
-            for _ in range(self.max_tokens):
+            for at in range(self.max_tokens + self.closes):
                 if "tokens" in state:
                     state |= self._run(files["step"], state)
-                tokens = state["tokens"] = choose(state["logits"], sampling, rng)
+                full = at == self.max_tokens  # no room but for the end
+                tokens = np.full(len(rows), self.end) if full else choose(state["logits"], sampling, rng)
+                state["tokens"] = tokens
                 gained = np.take_along_axis(state["logits"], tokens[:, None], 1)[:, 0] - state["logsumexp"]
                 logprobs[rows] += np.where(alive, gained, 0)
                 alive &= tokens != self.end
@@ -216,6 +222,11 @@ class OnnxModel(InversionModel):
             if column + 1 < width:
                 state |= self._run(files["step"], state | {"tokens": tokens})
         return out
+
+
+def tokens(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
+    """Ids of each text, without special ones."""
+    return [found.ids[:longest] for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def choose(logits: np.ndarray, sampling: Sampling, rng: np.random.Generator) -> np.ndarray:

@@ -137,7 +137,8 @@ class PrefixNetwork(nn.Module):
         if bool(known.all()):
             return x, None
         mask = F.pad(known.long(), (x.size(1) - known.size(1), 0), value=1)
-        order = mask.argsort(dim=1, stable=True)
+        # Each row is turned until its padding, which is at the end, stands in front.
+        order = (torch.arange(x.size(1), device=x.device) + mask.sum(dim=1, keepdim=True)) % x.size(1)
         return x.gather(1, order[:, :, None].expand_as(x)), mask.gather(1, order)
 
     def read(self, x: Tensor, mask: Tensor | None, keep: int, cache: DynamicCache | None = None) -> Tensor:

@@ -17,7 +17,9 @@ width, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import BertModel
 
 EPS = 1e-5
+Keep = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 FIRST_ROOM = 32
 """Tokens that a Past holds at first; it doubles when it is full."""
 
@@ -64,11 +67,15 @@ class Past:
         self.layers = [weight.new_empty(2, rows, heads, min(FIRST_ROOM, room), width) for _ in decoder.layers]
         self.distances = decoder.distances(room)
 
-    def reach(self, length: int) -> None:
-        """Make room for so many tokens."""
-        while (now := self.layers[0].size(3)) < length:
-            more = min(now, self.room - now)
-            self.layers = [torch.cat([layer, torch.empty_like(layer[:, :, :, :more])], dim=3) for layer in self.layers]
+    def keep(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, H, t, d] of new tokens in a layer → those of all its tokens [B, H, T, d]."""
+        end = self.length + k.size(2)
+        while (now := self.layers[layer].size(3)) < end:
+            more = torch.empty_like(self.layers[layer][:, :, :, : min(now, self.room - now)])
+            self.layers[layer] = torch.cat([self.layers[layer], more], dim=3)
+        kept = self.layers[layer][:, :, :, :end]
+        kept[0, :, :, self.length :], kept[1, :, :, self.length :] = k, v
+        return kept[0], kept[1]
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows [B'] alone."""
@@ -90,16 +97,13 @@ class Attention(nn.Module):
         """[B, T, D] → [B, H, T, d]."""
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x: Tensor, far: Tensor, content_bias: Tensor, distance_bias: Tensor, past: Any) -> Tensor:
-        """x [B, t, D], keys of the distances [H, T, d] farthest first, biases [H, d], and None or (layer of a Past,
-        tokens in it) → [B, t, D]."""
+    def forward(self, x: Tensor, far: Tensor, content_bias: Tensor, distance_bias: Tensor, keep: Keep | None) -> Tensor:
+        """x [B, t, D], keys of the distances [H, T, d] farthest first, biases [H, d], and how this layer keeps keys and
+        values, None where x is all there is → [B, t, D]."""
         q, k, v = (self.split(part) for part in self.query_key_value(x).chunk(3, dim=-1))  # B H t d
-        t = x.size(1)
-        if past is not None:
-            layer, start = past
-            layer[0, :, :, start : start + t], layer[1, :, :, start : start + t] = k, v
-            k, v = layer[:, :, :, : start + t]
-        T = k.size(2)
+        if keep is not None:
+            k, v = keep(k, v)
+        t, T = x.size(1), k.size(2)
         scores = (q + content_bias[:, None]) @ k.transpose(-1, -2)  # B H t T
         scores = scores + shifted((q + distance_bias[:, None]) @ far.transpose(-1, -2))
         scores = scores / math.sqrt(q.size(-1))
@@ -132,8 +136,8 @@ class Layer(nn.Module):
         self.mlp = nn.ModuleDict({"dense_h_to_4h": nn.Linear(D, 4 * D), "dense_4h_to_h": nn.Linear(4 * D, D)})
         self.dropout = nn.Dropout(config.output_dropout_prob)
 
-    def forward(self, x: Tensor, far: Tensor, content_bias: Tensor, distance_bias: Tensor, past: Any) -> Tensor:
-        attended = self.attention(self.input_layernorm(x), far, content_bias, distance_bias, past)
+    def forward(self, x: Tensor, far: Tensor, content_bias: Tensor, distance_bias: Tensor, keep: Keep | None) -> Tensor:
+        attended = self.attention(self.input_layernorm(x), far, content_bias, distance_bias, keep)
         x = x + self.dropout(attended)
         hidden = nn.functional.gelu(self.mlp["dense_h_to_4h"](self.post_attention_layernorm(x)), approximate="tanh")
         return x + self.dropout(self.mlp["dense_4h_to_h"](hidden))
@@ -174,11 +178,10 @@ class LatentDecoder(nn.Module):
             distances = self.distances(ids.size(1))
         else:
             end = past.length + ids.size(1)
-            past.reach(end)
             distances = [far[:, past.room - end :] for far in past.distances]
         for i, (layer, far) in enumerate(zip(self.layers, distances, strict=True)):
-            kept = None if past is None else (past.layers[i], past.length)
-            x = layer(x, far, self.r_w_bias, self.r_r_bias, kept) + condition
+            keep = None if past is None else partial(past.keep, i)
+            x = layer(x, far, self.r_w_bias, self.r_r_bias, keep) + condition
         if past is not None:
             past.length = end
         return nn.functional.linear(self.final_layernorm(x), self.word_embeddings.weight)

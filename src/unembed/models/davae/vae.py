@@ -27,6 +27,7 @@ LONGEST = 510
 BLANKS = re.compile(r" (?=[.?!,]|n't|'(?:m|s|ve|re))")
 """Those that tokenizers of transformers 4 take out of what they decode."""
 WIDE = "\u4e00-\u9fa50-9|，。？！@¥…—《》“”、；：‘’（）「」【】·～+"
+SPACED = rf"(?<=[{WIDE}])\s+(?=[{WIDE}])"
 NOISE = (
     r"引用日期.*$", r"参考资料.*$", r"\[.*\]", r"【.*】", "原文地址：", "原文转载：", "本文转自：", "本文摘要：",
     "<unk>",
@@ -180,7 +181,6 @@ def generator(seed: int | None, device: torch.device | str = "cpu") -> torch.Gen
 def filter_noise(text: str) -> str:
     """The original's last touch: no blanks between Chinese characters, digits and their punctuation, no traces of web
     pages."""
-    text = re.sub(rf"(?<=[{WIDE}])\s+(?=[{WIDE}])", "", text)
-    for pattern in NOISE:
+    for pattern in (SPACED, *NOISE):
         text = re.sub(pattern, "", text)
     return text.strip()
