@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -171,9 +170,14 @@ def _examples(writer: Writer, shown: Parts, corrects: bool, rows: int, tokens: i
 def _quiet() -> Iterator[None]:
     """The exporter warns that it is deprecated, and of each size that it took for a constant: those are compared. Of
     what it cannot express it prints the whole graph."""
-    with warnings.catch_warnings(), patch.object(torch._C, "_jit_onnx_log", lambda *said: None):
-        warnings.simplefilter("ignore")
-        yield
+    prints = torch._C._jit_onnx_log  # torch's own switch for it does not work
+    torch._C._jit_onnx_log = lambda *said: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch._C._jit_onnx_log = prints
 
 
 def _trace(example: Graph, other: Graph) -> onnx.ModelProto:
