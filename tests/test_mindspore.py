@@ -20,6 +20,7 @@ from test_checkpoints_t5 import load, logits, make, save, tokenizer  # noqa: F40
 from unembed.backends import mindspore
 from unembed.backends.mindspore import weights
 from unembed.errors import CheckpointError, InputError, MissingExtra, StorageError
+from unembed.plots import plot_losses
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.run import train
 from unembed.training.vectors import VectorFolder
@@ -181,3 +182,13 @@ def test_a_run_is_exported_for_another_framework(minilm, tmp_path, monkeypatch):
     assert json.loads((made / "recipe.json").read_text())["dropout_rate"] == 0.0
     with pytest.raises(InputError, match="what is exported is precomputed"):
         T5TrainConfig.from_dict({"output": "run", **recipe, "precompute": False})
+
+
+def test_loss_curves_are_drawn_and_a_wrong_ending_is_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = {"one": [(1, 3.0), (2, 2.0)], "other": [(1, 3.1), (2, 2.2)]}
+    plot_losses(curves, tmp_path / "losses.svg")
+    drawn = (tmp_path / "losses.svg").read_text()
+    assert drawn.count("stroke-dasharray") >= 1 and "<!-- one -->" in drawn and "<!-- other -->" in drawn
+    with pytest.raises(InputError, match="cannot be drawn"):
+        plot_losses(curves, tmp_path / "losses.doc")
