@@ -137,6 +137,16 @@ def test_broken_folders_are_named(tokenizer, tmp_path, monkeypatch):  # noqa: F8
     save_file({name: part for name, part in stored.items() if "3.weight" not in name}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="lacks the tensor target.3.weight"):
         weights.read(folder).shape("target.3.weight")
+    wanted = {name: part.shape for name, part in weights.read(folder).tensors.items()}
+    weights.check(weights.read(folder), wanted)
+    for changed, message in (
+        ({"t5.shared.weight": (17, 32)}, r"t5.shared.weight has shape \(16, 32\), not \(17, 32\)"),
+        ({"norm.weight": (32,)}, "lacks the tensor norm.weight .1 missing, 0 unknown"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            weights.check(weights.read(folder), wanted | changed)
+    with pytest.raises(CheckpointError, match="holds a tensor target.0.bias that no such model has"):
+        weights.check(weights.read(folder), {k: v for k, v in wanted.items() if k != "target.0.bias"})
 
 
 def test_a_folder_is_not_written_over_other_things(tokenizer, tmp_path, monkeypatch):  # noqa: F811
