@@ -20,6 +20,7 @@ from test_checkpoints_t5 import load, logits, make, save, tokenizer  # noqa: F40
 from unembed.backends import mindspore
 from unembed.backends.mindspore import weights
 from unembed.errors import CheckpointError, InputError, MissingExtra, StorageError
+from unembed.plots import plot_losses
 from unembed.training.t5.config import T5TrainConfig
 from unembed.training.t5.run import train
 from unembed.training.vectors import VectorFolder
@@ -136,6 +137,16 @@ def test_broken_folders_are_named(tokenizer, tmp_path, monkeypatch):  # noqa: F8
     save_file({name: part for name, part in stored.items() if "3.weight" not in name}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="lacks the tensor target.3.weight"):
         weights.read(folder).shape("target.3.weight")
+    wanted = {name: part.shape for name, part in weights.read(folder).tensors.items()}
+    weights.check(weights.read(folder), wanted)
+    for changed, message in (
+        ({"t5.shared.weight": (17, 32)}, r"t5.shared.weight has shape \(16, 32\), not \(17, 32\)"),
+        ({"norm.weight": (32,)}, "lacks the tensor norm.weight .1 missing, 0 unknown"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            weights.check(weights.read(folder), wanted | changed)
+    with pytest.raises(CheckpointError, match="holds a tensor target.0.bias that no such model has"):
+        weights.check(weights.read(folder), {k: v for k, v in wanted.items() if k != "target.0.bias"})
 
 
 def test_a_folder_is_not_written_over_other_things(tokenizer, tmp_path, monkeypatch):  # noqa: F811
@@ -181,3 +192,13 @@ def test_a_run_is_exported_for_another_framework(minilm, tmp_path, monkeypatch):
     assert json.loads((made / "recipe.json").read_text())["dropout_rate"] == 0.0
     with pytest.raises(InputError, match="what is exported is precomputed"):
         T5TrainConfig.from_dict({"output": "run", **recipe, "precompute": False})
+
+
+def test_loss_curves_are_drawn_and_a_wrong_ending_is_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = {"one": [(1, 3.0), (2, 2.0)], "other": [(1, 3.1), (2, 2.2)]}
+    plot_losses(curves, tmp_path / "losses.svg")
+    drawn = (tmp_path / "losses.svg").read_text()
+    assert drawn.count("stroke-dasharray") >= 1 and "<!-- one -->" in drawn and "<!-- other -->" in drawn
+    with pytest.raises(InputError, match="cannot be drawn"):
+        plot_losses(curves, tmp_path / "losses.doc")

@@ -12,7 +12,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from unembed.backends.mindspore.t5 import T5, Linear, T5Sizes, hide
-from unembed.backends.mindspore.weights import Folder
+from unembed.backends.mindspore.weights import HEAD, TABLE, Folder
 from unembed.errors import CheckpointError
 
 IGNORED = -100
@@ -22,14 +22,14 @@ END = 1
 def t5_sizes(folder: Folder) -> T5Sizes:
     """The sizes of a folder's T5, from its tensors. Raises CheckpointError: one is missing."""
     bias = folder.shape("t5.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight")
-    vocab, width = folder.shape("t5.shared.weight")
+    vocab, width = folder.shape(TABLE)
     gated = "t5.encoder.block.0.layer.1.DenseReluDense.wi_0.weight" in folder.tensors
     inner = folder.shape(f"t5.encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight")[0]
     heads = folder.shape("t5.encoder.block.0.layer.0.SelfAttention.q.weight")[0]
     return T5Sizes(
         vocab, width, bias[1], heads // bias[1], inner, folder.count(r"t5\.encoder\.block\.(\d+)\."),
         folder.count(r"t5\.decoder\.block\.(\d+)\."), buckets=bias[0], gated=gated,
-        tied="t5.lm_head.weight" not in folder.tensors, dropout=float(folder.config.get("dropout_rate", 0.1)),
+        tied=HEAD not in folder.tensors, dropout=float(folder.config.get("dropout_rate", 0.1)),
     )  # fmt: skip
 
 

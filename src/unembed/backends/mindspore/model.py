@@ -41,7 +41,7 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Write the folder as it was read, with the network as it is now: unembed, vec2text and nanoV2T load it.
         Raises StorageError."""
-        kept = {name: tensor for name, tensor in self.folder.tensors.items() if _beside(name, self.folder)}
+        kept = {name: tensor for name, tensor in self.folder.tensors.items() if weights.beside(name, self.folder)}
         weights.write(self.folder, kept | {name: array(part) for name, part in named(self.net).items()}, Path(path))
 
     @property
@@ -148,27 +148,11 @@ def array(parameter: Parameter) -> np.ndarray:
 
 
 def fill(net: nn.Cell, folder: Folder) -> None:
-    """Give a network the tensors of a folder. CheckpointError names the first that is missing, unknown or of another
-    shape."""
-    wanted, given = named(net), folder.tensors
-    missing = [name for name in wanted if name not in given]
-    extra = [name for name in given if name not in wanted and not _beside(name, folder)]
-    if missing or extra:
-        what = f"lacks the tensor {missing[0]}" if missing else f"holds a tensor {extra[0]} that no such model has"
-        raise CheckpointError(
-            f"{folder.path} {what} ({len(missing)} missing, {len(extra)} unknown): copy the model again"
-        )
+    """Give a network the tensors of a folder. Raises CheckpointError as `weights.check`."""
+    wanted = named(net)
+    weights.check(folder, {name: tuple(parameter.shape) for name, parameter in wanted.items()})
     for name, parameter in wanted.items():
-        if given[name].shape != tuple(parameter.shape):
-            raise CheckpointError(
-                f"{folder.path}: the tensor {name} has shape {given[name].shape}, not {tuple(parameter.shape)}"
-            )
-        parameter.set_data(Tensor(given[name]))
-
-
-def _beside(name: str, folder: Folder) -> bool:
-    """A causal LM that was also taught to correct has projections that a hypothesizer does not read."""
-    return folder.family == "prefix" and name.startswith(("hypothesis.", "difference."))
+        parameter.set_data(Tensor(folder.tensors[name]))
 
 
 def _tokenizer(folder: Folder) -> Tokenizer:

@@ -30,6 +30,7 @@ FAMILIES = {
 }
 """`architectures` in config.json → family."""
 WEIGHTS, PROJECTOR = "model.safetensors", "projector.safetensors"
+TABLE, HEAD = "t5.shared.weight", "t5.lm_head.weight"
 LENGTHS = {"vec2text": 128, "nanov2t": 32}
 """Tokens of a text where config.json does not say."""
 
@@ -94,12 +95,33 @@ def read(path: Path) -> Folder:
     else:
         names = layouts.from_nanov2t(stored)
     taken = set(names.values())
-    copies = () if "t5.lm_head.weight" not in names else ("t5.lm_head.weight",)
-    head = copies and np.array_equal(stored[names[copies[0]]], stored[names["t5.shared.weight"]])
     # Copies of the table: .bin files and old safetensors hold them, a network of ours does not.
-    tied = {"t5.encoder.embed_tokens.weight", "t5.decoder.embed_tokens.weight"} | (set(copies) if head else set())
+    tied = {"t5.encoder.embed_tokens.weight", "t5.decoder.embed_tokens.weight"}
+    if HEAD in names and TABLE in names and np.array_equal(stored[names[HEAD]], stored[names[TABLE]]):
+        tied.add(HEAD)
     tensors = {new: stored[old] for new, old in names.items() if new not in tied}
     return Folder(path, family, config, tensors, {old: stored[old] for old in stored if old not in taken})
+
+
+def check(folder: Folder, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """See that a folder has the tensors of a network, and no others. CheckpointError names the first that is missing,
+    unknown or of another shape."""
+    given = folder.tensors
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted and not beside(name, folder)]
+    if missing or extra:
+        what = f"lacks the tensor {missing[0]}" if missing else f"holds a tensor {extra[0]} that no such model has"
+        raise CheckpointError(
+            f"{folder.path} {what} ({len(missing)} missing, {len(extra)} unknown): copy the model again"
+        )
+    for name, shape in wanted.items():
+        if given[name].shape != shape:
+            raise CheckpointError(f"{folder.path}: the tensor {name} has shape {given[name].shape}, not {shape}")
+
+
+def beside(name: str, folder: Folder) -> bool:
+    """A causal LM that was also taught to correct has projections that a hypothesizer does not read."""
+    return folder.family == "prefix" and name.startswith(("hypothesis.", "difference."))
 
 
 def write(source: Folder, tensors: Mapping[str, np.ndarray], path: Path) -> None:
