@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unembed.errors import InputError, StorageError
+from unembed.errors import InputError
 
 if TYPE_CHECKING:
     from unembed.privacy.comparison import Leak
@@ -52,7 +52,7 @@ def defend(
         overwrite: start afresh where the output holds a run already.
         quiet: no progress.
     """
-    from unembed.cli.console import console, progress, table
+    from unembed.cli.console import console, progress, table, write_report
     from unembed.evaluation import hardware
     from unembed.inverter import load
     from unembed.privacy.attackers import attackers
@@ -104,8 +104,8 @@ def defend(
         "attackers": {attacker.name: attacker.knows for attacker in crew},
         "worst": [leak.to_dict() for leak in worst(rows)], "leaks": [leak.to_dict() for leak in rows],
     }  # fmt: skip
-    _write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
-    _write(folder / "report.md", as_markdown(report))
+    write_report(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))
+    write_report(folder / "report.md", as_markdown(report))
     _draw(rows, folder / "pareto.png")
     columns = [("defence", "left"), ("setting", "right"), ("loss %", "right"), ("worst attacker", "left")]
     columns += [("token F1", "right"), ("exact %", "right"), ("looked up %", "right")]
@@ -120,15 +120,6 @@ def _cells(leak: Leak) -> tuple[Any, ...]:
         f"{leak.scores['token_f1']['value']:.3f}", f"{100 * leak.scores['exact_uncased']['value']:.0f}",
         f"{100 * leak.found['value']:.0f}",
     )  # fmt: skip
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path} ({error.strerror}): what was measured is kept; run the same command"
-        ) from error
 
 
 def _draw(rows: list[Leak], path: Path) -> None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unembed.errors import InputError, StorageError, require
+from unembed.errors import InputError, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -79,7 +79,7 @@ def evaluate(
     if n < 1:
         raise InputError(f"n is {n}: at least 1 text of each length is needed")
     from unembed import suites
-    from unembed.cli.console import console, progress
+    from unembed.cli.console import console, progress, write_report
     from unembed.evaluation import LENGTHS, Read, hardware, summarise
     from unembed.inverter import Inverter, load
     from unembed.processes import processes
@@ -128,12 +128,12 @@ def evaluate(
             evaluation = summarise(rows, {**settings, "processes": team.count, **hardware()})
             if job.output is not None:
                 reports[job.name] = evaluation.to_dict()
-                _write(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
+                write_report(Path(job.output), json.dumps(reports[job.name], indent=1, ensure_ascii=False))
             if job.name:
                 console().print(f"{job.name}: {', '.join(job.data)}, {suites.how(asdict(job.search))}", markup=False)
             console().print(_table(evaluation))
         if suite is not None and output and team.first:
-            _write(Path(output) / "summary.md", suites.summary(reports))
+            write_report(Path(output) / "summary.md", suites.summary(reports))
     return 0
 
 
@@ -174,15 +174,6 @@ def _measure(
             file.append([row.to_dict() for row in part])
             bar.update(len(part))
     return [Row(**row) for row in read_results(path)[1]]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path} ({error.strerror}): the rows are kept; run the same command"
-        ) from error
 
 
 def _table(evaluation: Evaluation) -> Any:  # noqa: ANN401

@@ -22,7 +22,7 @@ import numpy as np
 
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import copy_tokenizer, cut_text
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text
 from unembed.embedders.vectors import NORM_TOLERANCE
 from unembed.errors import InputError, SpecMismatch, TokensUnknown, require
 
@@ -328,12 +328,7 @@ class OpenAICompatibleEmbedder(Embedder):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of content tokens in each text, by the tokenizer given."""
-        return [
-            len(encoding)
-            for encoding in self._tokens().encode_batch_fast(
-                check_texts(texts, allow_empty=True), add_special_tokens=False
-            )
-        ]
+        return count_tokens(self._tokens(), check_texts(texts, allow_empty=True))
 
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""

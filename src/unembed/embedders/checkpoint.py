@@ -16,7 +16,7 @@ import numpy as np
 from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import DTYPES, EmbedderSpec
-from unembed.embedders.tokens import copy_tokenizer, cut_text
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class CheckpointEmbedder(Embedder):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of content tokens in each whole text."""
-        encodings = self._tokens.encode_batch(check_texts(texts, allow_empty=True), add_special_tokens=False)
-        return [len(encoding.ids) for encoding in encodings]
+        return count_tokens(self._tokens, check_texts(texts, allow_empty=True))
 
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""

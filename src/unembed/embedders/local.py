@@ -23,7 +23,7 @@ from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.loading import load_sentence_transformer
 from unembed.embedders.spec import DTYPES, FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import collapses_spaces, copy_tokenizer, cut_text, is_cased
+from unembed.embedders.tokens import collapses_spaces, copy_tokenizer, count_tokens, cut_text, is_cased
 from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
@@ -345,8 +345,7 @@ class SentenceTransformerEmbedder(Embedder):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Number of content tokens in each whole text."""
-        encodings = self._tokens().encode_batch_fast(check_texts(texts, allow_empty=True), add_special_tokens=False)
-        return [len(encoding) for encoding in encodings]
+        return count_tokens(self._tokens(), check_texts(texts, allow_empty=True))
 
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""

@@ -35,6 +35,11 @@ def is_cased(tokenizer: Tokenizer) -> bool:
     return upper.ids != lower.ids
 
 
+def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
+    """Number of content tokens in each text."""
+    return [len(encoding) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 def cut_text(tokenizer: Tokenizer, text: str, n: int) -> str | None:
     """The start of `text` that has exactly `n` tokens.
 

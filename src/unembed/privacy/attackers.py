@@ -15,6 +15,7 @@ import numpy as np
 
 from unembed.alignment import align
 from unembed.privacy.defences.base import Defence
+from unembed.privacy.retrieval import unit
 
 TIMES = 10
 """Storings of one vector that the averaging attacker has seen."""
@@ -66,14 +67,14 @@ def denoising(view: View) -> np.ndarray | None:
     """The linear map from simulated to clean vectors that is best on public texts."""
     if view.defence.secret:
         return None
-    return align(_unit(view.simulated()), view.public, view.seed)(_unit(view.stored[0]))
+    return align(unit(view.simulated()), view.public, view.seed)(unit(view.stored[0]))
 
 
 def averaging(view: View) -> np.ndarray | None:
     """The mean of several storings, then denoised as such."""
     if not view.defence.random or view.defence.secret or len(view.stored) < 2:
         return None
-    return align(_unit(view.simulated(len(view.stored))), view.public, view.seed)(_unit(np.mean(view.stored, axis=0)))
+    return align(unit(view.simulated(len(view.stored))), view.public, view.seed)(unit(np.mean(view.stored, axis=0)))
 
 
 def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
@@ -83,7 +84,7 @@ def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
         clean, stored = view.known
         if len(clean) < pairs:
             return None
-        return align(_unit(stored[:pairs]), clean[:pairs], view.seed)(_unit(view.stored[0]))
+        return align(unit(stored[:pairs]), clean[:pairs], view.seed)(unit(view.stored[0]))
 
     return restore
 
@@ -111,10 +112,4 @@ def filled(stored: np.ndarray, d: int) -> np.ndarray:
 def look_up(restored: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """For each restored vector [n, d] the row of the nearest of the candidates' clean vectors [c, d], by cosine: the
     attacker holds a collection of texts and asks which of them this one is."""
-    return (_unit(restored) @ _unit(candidates).T).argmax(axis=1)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """At length 1: stores compare by cosine, so lengths say nothing. Zero vectors stay."""
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return (unit(restored) @ unit(candidates).T).argmax(axis=1)

@@ -171,19 +171,20 @@ def leaks(
 ) -> Iterator[Leak]:  # fmt: skip
     """What each attacker gets at each setting that there is, those with an id in `done` left out; first of all without
     any defence. `search`: as for `Inverter.invert`."""
-    clean = Attacker("static", "the vectors", lambda view: view.stored[0])
-    for setting, attacker in [(Setting(NONE, 0.0, 0.0), clean), *((s, a) for s in settings for a in attackers)]:
-        name = f"{setting.defence}/{setting.allowed:g}/{attacker.name}"
-        if name in done or setting.strength is None:
+    if (name := f"{NONE}/0/static") not in done:
+        clean = Attacker("static", "the vectors", lambda view: view.stored[0])
+        yield _leak(inverter, ground, name, Setting(NONE, 0.0, 0.0), clean, ground.vectors, seed, search)
+    for setting in settings:
+        names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
+        if setting.strength is None or names.keys() <= done:
             continue
-        restored = ground.vectors if setting.defence == NONE else _restored(ground, setting, attacker, seed)
-        if restored is not None:
-            yield _leak(inverter, ground, name, setting, attacker, restored, seed, search)
+        guard = made(ground, setting.defence, setting.strength)
+        for name, attacker in names.items():
+            if name not in done and (restored := _restored(ground, guard, attacker, seed)) is not None:
+                yield _leak(inverter, ground, name, setting, attacker, restored, seed, search)
 
 
-def _restored(ground: Ground, setting: Setting, attacker: Attacker, seed: int) -> np.ndarray | None:
-    assert setting.strength is not None
-    guard = made(ground, setting.defence, setting.strength)
+def _restored(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> np.ndarray | None:
     times = TIMES if attacker.name == "averaging" and guard.random else 1
     stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(times)]
     known = ground.known, guard.apply(ground.known, seed=seed + times)

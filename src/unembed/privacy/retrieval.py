@@ -91,7 +91,7 @@ def ndcg(stored: np.ndarray, asked: np.ndarray, judged: Sequence[Mapping[int, fl
     Gains are the grades, discounted by log2(rank + 1), over the best order there is (Järvelin & Kekäläinen 2002; as
     trec_eval and BEIR compute it).
     """
-    stored, asked = _unit(stored), _unit(asked)
+    stored, asked = unit(stored), unit(asked)
     found = np.empty(len(asked))
     discount = 1 / np.log2(np.arange(2, at + 2))
     for start in range(0, len(asked), QUERIES_AT_ONCE):
@@ -107,6 +107,7 @@ def ndcg(stored: np.ndarray, asked: np.ndarray, judged: Sequence[Mapping[int, fl
     return found
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """At length 1, float32 [n, d]: a cosine sees directions alone. Zero vectors stay."""
     vectors = np.asarray(vectors, dtype=np.float32)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

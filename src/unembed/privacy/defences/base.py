@@ -55,6 +55,9 @@ class Defence(ABC):
     secret: ClassVar[bool] = False
     """Whether it rests on a key without which an attacker cannot simulate it."""
 
+    changes_space: ClassVar[bool] = False
+    """Whether queries must be changed as stored vectors are; noise and codes stay on the store's side."""
+
     def __init__(self, strength: float, key: int = 0) -> None:
         """strength: the knob. key: the secret, of those that have one. Raises InputError beyond what makes sense."""
         self.strength, self.key = float(strength), key
@@ -80,9 +83,9 @@ class Defence(ABC):
         return self._apply(checked(vectors), self._random(seed)).astype(np.float32)
 
     def queries(self, vectors: np.ndarray) -> np.ndarray:
-        """What a search compares the stored vectors with: the query's own vector, float32 [n, s]. A defence that
-        changes the space changes queries as well; noise and codes stay on the store's side."""
-        return checked(vectors).astype(np.float32)
+        """What a search compares the stored vectors with, float32 [n, s]: the query's own vector, or what the defence
+        makes of it where it changes the space."""
+        return self.apply(vectors) if self.changes_space else checked(vectors).astype(np.float32)
 
     def _random(self, *numbers: int) -> np.random.Generator:
         """Random numbers that depend on the key and `numbers`, and are none that somebody seeded with 0 has drawn."""

@@ -15,13 +15,11 @@ class Masking(Defence):
     knob = "share of the dimensions"
     source = "Chen et al., ACL 2024 (masking for multilingual embeddings)"
     ladder = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    changes_space = True
     continuous = True
 
     def allowed(self) -> tuple[float, float]:
         return 0, 0.999
-
-    def queries(self, vectors: np.ndarray) -> np.ndarray:
-        return self.apply(vectors)
 
     def _apply(self, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         d = vectors.shape[1]

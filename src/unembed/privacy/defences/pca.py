@@ -18,6 +18,7 @@ class Pca(Defence):
     knob = "dimensions kept"
     source = "Eckart & Young 1936; the usual reduction before indexing"
     ladder = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64, 32, 16)
+    changes_space = True
     _directions: np.ndarray | None = None
 
     @classmethod
@@ -32,9 +33,6 @@ class Pca(Defence):
         _, directions = np.linalg.eigh(vectors.T @ vectors)  # [d, d], the largest last
         self._directions = directions[:, ::-1][:, : int(self.strength)]
         return self
-
-    def queries(self, vectors: np.ndarray) -> np.ndarray:
-        return self.apply(vectors)
 
     def _apply(self, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self._directions is None:

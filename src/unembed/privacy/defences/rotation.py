@@ -15,13 +15,11 @@ class Rotation(Defence):
     knob = "on or off"
     source = "Zhuang et al. 2024 (a secret linear transformation)"
     ladder = (1,)
+    changes_space = True
     secret = True
 
     def allowed(self) -> tuple[float, float]:
         return 0, 1
-
-    def queries(self, vectors: np.ndarray) -> np.ndarray:
-        return self.apply(vectors)
 
     def _apply(self, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return vectors @ self.matrix(vectors.shape[1]) if self.strength else vectors

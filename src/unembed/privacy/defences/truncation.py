@@ -15,6 +15,7 @@ class Truncation(Defence):
     knob = "dimensions kept"
     source = "Kusupati et al., NeurIPS 2022"
     ladder = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64, 32, 16)
+    changes_space = True
 
     @classmethod
     def settings(cls, d: int) -> list[float]:
@@ -22,9 +23,6 @@ class Truncation(Defence):
 
     def allowed(self) -> tuple[float, float]:
         return 1, 65_536
-
-    def queries(self, vectors: np.ndarray) -> np.ndarray:
-        return self.apply(vectors)
 
     def _apply(self, vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return as_long_as(vectors[:, : int(self.strength)], vectors)
