@@ -93,14 +93,12 @@ def _make(
 def _embed(file: str, output: str | None, embedder: str, device: str | None, quiet: bool) -> int:
     from unembed.cli.console import progress
     from unembed.embedders import embedder as open_embedder
-    from unembed.privacy.canaries import read_canaries, save_vectors
-    from unembed.privacy.records import read_records
+    from unembed.privacy.canaries import read_planted, save_vectors
     from unembed.training.vectors import VectorFolder, write_vectors
 
     path = _new(output, "embed")
-    read_canaries(file)
-    records = read_records(file)
-    texts, ids = [str(record["text"]) for record in records], [str(record["id"]) for record in records]
+    records = read_planted(file)
+    texts, ids = [record["text"] for record in records], [record["id"] for record in records]
     folder = Path(path + ".partial")  # where a run that was stopped goes on
     with progress(len(texts), "embed", quiet) as bar:
         write_vectors(

@@ -142,28 +142,34 @@ def planted(canaries: Sequence[Canary], texts: Sequence[str], seed: int = 0) -> 
     return [records[i] for i in rng.permutation(len(records))] if own else records
 
 
-def read_canaries(path: str | Path) -> list[Canary]:
-    """The canaries of a file of records, without the texts that they stand among.
+def read_planted(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a file, canaries and the texts that they stand among.
 
-    Raises InputError for a file without any, for a canary whose secret is not in its text, and for an id that stands
-    there twice.
+    Raises InputError for a record without id or text, for an id that stands there twice, for a canary that is not whole
+    or whose secret is not in its text, and for a file without any canary.
     """
-    canaries = {}
-    for number, record in enumerate(read_records(path), start=1):
-        if record.get("secret") is None:
-            continue
-        found = {key: record.get(key) for key in ("id", "text", "type", "secret")}
-        if not all(isinstance(value, str) and value for value in found.values()):
-            raise InputError(f"{path}, record {number}: a canary has id, text, type and secret, all of them texts")
-        canary = Canary(**found)  # type: ignore[arg-type]
-        if canary.secret not in canary.text:
+    records, ids = read_records(path), set()
+    for number, record in enumerate(records, start=1):
+        keys = ("id", "text") if record.get("secret") is None else ("id", "text", "type", "secret")
+        if not all(isinstance(record.get(key), str) and record[key] for key in keys):
+            raise InputError(f"{path}, record {number}: needs {', '.join(keys)}, all of them texts")
+        if record["id"] in ids:
+            raise InputError(f"{path}, record {number}: repeats the id {record['id']!r}; remove one of the two")
+        if record.get("secret") is not None and record["secret"] not in record["text"]:
             raise InputError(f"{path}, record {number}: its secret does not stand in its text")
-        if canary.id in canaries:
-            raise InputError(f"{path}, record {number}: repeats the id {canary.id!r}; remove one of the two")
-        canaries[canary.id] = canary
-    if not canaries:
+        ids.add(record["id"])
+    if not any(record.get("secret") for record in records):
         raise InputError(f"{path}: holds no canary (no record has a secret); make some: unembed canary make FILE")
-    return list(canaries.values())
+    return records
+
+
+def read_canaries(path: str | Path) -> list[Canary]:
+    """The canaries of a file of records. Errors as of `read_planted`."""
+    return [
+        Canary(record["id"], record["text"], record["type"], record["secret"])
+        for record in read_planted(path)
+        if record.get("secret") is not None
+    ]
 
 
 def save_vectors(path: str | Path, ids: Sequence[str], texts: Sequence[str], vectors: np.ndarray) -> None:
