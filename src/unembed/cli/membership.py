@@ -42,7 +42,7 @@ def membership(
         embedder: the one that made the vectors: name, folder or hub id.
         field: the field that holds the text, in jsonl and parquet.
         truth: field of the asked texts (jsonl) that says whether each is in the store, where that is known.
-        references: use at most so many of the reference texts.
+        references: use at most the first so many of the reference texts.
         correction: for so many texts being asked about: holm (no single one wrong) or benjamini-hochberg (few of those
             that are named).
         alpha: a text is named where its corrected p is at most this.
