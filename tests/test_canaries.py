@@ -150,6 +150,24 @@ def test_they_are_found_in_a_store_by_id_or_by_text(tmp_path):
         find(source, [canary("card", "1", "elsewhere")])
 
 
+def test_a_store_that_takes_no_ids_but_uuids_takes_theirs(faker, tmp_path):
+    pytest.importorskip("qdrant_client")
+    from qdrant_client import QdrantClient, models
+
+    made = make({"name": 3})
+    client = QdrantClient(path=str(tmp_path / "store"))
+    client.create_collection("docs", vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE))
+    points = [models.PointStruct(id=one.id, vector=row.tolist()) for one, row in zip(made, np.eye(4), strict=False)]
+    client.upsert("docs", [*points, models.PointStruct(id=7, vector=[0.5] * 4)])
+    client.close()
+    with open_vectors(f"qdrant:{tmp_path / 'store'}#docs") as source:
+        found = find(source, made)
+    assert set(found.ids) == {one.id for one in made}
+    assert {name: int(row.argmax()) for name, row in zip(found.ids, found.vectors, strict=True)} == {
+        one.id: i for i, one in enumerate(made)
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "secret", "text", "read"),
     [
