@@ -201,10 +201,14 @@ class Remembered:
 
 def tables(results: dict[str, Any]) -> str:
     """The figures in Markdown."""
-    machine = results["hardware"]
+    machine, first = results["hardware"], results["membership"]["clean"]
+    records = next(iter(results["slots"].values()))
     lines = [
         f"{results['embedder']}; {machine['processor']}, torch {machine['torch']}. In %, but the AUC; brackets: 95 % "
         "bootstrap intervals.",
+        "",
+        f"Membership: {first['n']} texts that are in a store of {first['stored']}, {first['n']} that are not, "
+        f"{first['references']} references; sentences of SQuAD. *Named*: corrected p at most .05.",
         "",
         "| asked | store | AUC | TPR at 1 % FPR | members named | others named | others at p ≤ .05 |",
         "|---|---|---|---|---|---|---|",
@@ -213,6 +217,9 @@ def tables(results: dict[str, Any]) -> str:
         cells = [shown(one["auc"], 1, 3), *(shown(one[key]) for key in ("tpr", "named", "named_wrong"))]
         lines.append(f"| {' | '.join([one['asked'], one['store'], *cells, shown(one['wrong_at_5_percent'])])} |")
     lines += [
+        "",
+        f"Slots: {records['records']} records, {records['references']} references of other kinds that name no candidate "
+        f"({results['slots']['clean, all three']['references']} for all three slots).",
         "",
         "| store | slot | candidates | right | at p ≤ .05 | wrong of these | at p ≤ .05 with the truth off the list |",
         "|---|---|---|---|---|---|---|",
