@@ -93,7 +93,7 @@ def make(counts: Mapping[str, int], templates: Sequence[str] = TEMPLATES, seed: 
             raise InputError(f"no template has {{{kind}}}: add one, or leave the type out")
         seen: set[str] = set()
         for number in range(count):
-            secret = next((new for new in (draw[kind]() for _ in range(_TRIES)) if new not in seen), draw[kind]())
+            secret = _another(draw[kind], seen)
             seen.add(secret)
             values = {name: secret if name == kind else draw[name]() for name in TYPES}
             text = _GAP.sub(lambda gap, values=values: values[gap[1]], fitting[number % len(fitting)])  # type: ignore[misc]
@@ -101,6 +101,16 @@ def make(counts: Mapping[str, int], templates: Sequence[str] = TEMPLATES, seed: 
             canaries.append(Canary(str(name), text, kind, secret))
     fake.random.shuffle(canaries)
     return canaries
+
+
+def _another(draw: Callable[[], str], seen: set[str]) -> str:
+    """One that was not drawn yet, where one comes up."""
+    secret = draw()
+    for _ in range(_TRIES):
+        if secret not in seen:
+            break
+        secret = draw()
+    return secret
 
 
 def _draws(fake: Any) -> dict[str, Callable[[], str]]:
