@@ -99,6 +99,7 @@ def test_files_of_canaries(tmp_path):
         (good.replace('"me"', '"you"'), "record 1: its secret does not stand in its text"),
         (good.replace('"name"', "7"), "record 1: needs id, text, type, secret, all of them texts"),
         (good + '{"text": "z"}\n', "record 2: needs id, text, all of them texts"),
+        (good.replace("me", "!?").replace("na!?", "name"), "record 1: its secret has neither letter nor digit"),
         (good + good, "record 2: repeats the id 'x'"),
     ):
         path.write_text(content)

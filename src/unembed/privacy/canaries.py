@@ -167,6 +167,10 @@ def read_planted(path: str | Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}, record {number}: repeats the id {record['id']!r}; remove one of the two")
         if record.get("secret") is not None and record["secret"] not in record["text"]:
             raise InputError(f"{path}, record {number}: its secret does not stand in its text")
+        if not any(character.isalnum() for character in record.get("secret") or "-0"):
+            raise InputError(
+                f"{path}, record {number}: its secret has neither letter nor digit, so nothing to look for"
+            )
         ids.add(record["id"])
     if not any(record.get("secret") for record in records):
         raise InputError(f"{path}: holds no canary (no record has a secret); make some: unembed canary make FILE")
