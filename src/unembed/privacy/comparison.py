@@ -20,6 +20,7 @@ from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs
 from unembed.privacy.attackers import TIMES, Attacker, View, look_up
+from unembed.privacy.aware import Aware
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import Defence, defence_class
 from unembed.privacy.retrieval import RetrievalSet, ndcg
@@ -167,28 +168,40 @@ def strongest(kind: type[Defence], loss: Callable[[float], float], limit: float,
 
 def leaks(
     inverter: Inverter, ground: Ground, settings: Sequence[Setting], attackers: Sequence[Attacker], *,
-    done: set[str] = frozenset(), seed: int = 0, **search: Any,  # type: ignore[assignment]  # noqa: ANN401
+    aware: Aware | None = None, done: set[str] = frozenset(), seed: int = 0,  # type: ignore[assignment]
+    **search: Any,  # noqa: ANN401
 ) -> Iterator[Leak]:  # fmt: skip
     """What each attacker gets at each setting that there is, those with an id in `done` left out; first of all without
-    any defence. `search`: as for `Inverter.invert`."""
-    if (name := f"{NONE}/0/static") not in done:
-        clean = Attacker("static", "the vectors", lambda view: view.stored[0])
-        yield _leak(inverter, ground, name, Setting(NONE, 0.0, 0.0), clean, ground.vectors, seed, search)
+    any defence. `aware` trains the inverters of attackers that train. `search`: as for `Inverter.invert`."""
+    for attacker in attackers:
+        name = f"{NONE}/0/{attacker.name}"
+        if name not in done and (attacker.name == "static" or attacker.trains):
+            reads = aware(name, lambda clean: clean) if aware and attacker.trains else inverter
+            yield _leak(reads, ground, name, Setting(NONE, 0.0, 0.0), attacker, ground.vectors, seed, search)
     for setting in settings:
         names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
         if setting.strength is None or names.keys() <= done:
             continue
         guard = made(ground, setting.defence, setting.strength)
         for name, attacker in names.items():
-            if name not in done and (restored := _restored(ground, guard, attacker, seed)) is not None:
-                yield _leak(inverter, ground, name, setting, attacker, restored, seed, search)
+            seen = _view(ground, guard, attacker, seed)
+            if name in done or (restored := attacker.restore(seen)) is None:
+                continue
+            reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
+            yield _leak(reads, ground, name, setting, attacker, restored, seed, search)
 
 
-def _restored(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> np.ndarray | None:
+def _view(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> View:
     times = TIMES if attacker.name == "averaging" and guard.random else 1
     stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(times)]
     known = ground.known, guard.apply(ground.known, seed=seed + times)
-    return attacker.restore(View(guard, stored, ground.public, known, seed))
+    return View(guard, stored, ground.public, known, seed)
+
+
+def _simulation(seen: View) -> Callable[[np.ndarray], np.ndarray]:
+    """Clean vectors → what the denoising attacker would restore of them."""
+    restore = seen.denoiser()
+    return lambda clean: restore(seen.simulated(clean))
 
 
 def _leak(
