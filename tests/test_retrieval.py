@@ -17,6 +17,7 @@ from unembed.privacy.retrieval import ndcg, read_retrieval
 @pytest.fixture
 def folder(tmp_path):
     documents = [{"_id": f"d{i}", "title": f"T{i}", "text": f"text {i}"} for i in range(4)]
+    documents.insert(1, {"_id": "nothing", "title": "", "text": " "})
     with gzip.open(tmp_path / "corpus.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in documents)
     queries = [{"_id": name, "text": f"question {name}"} for name in ("q1", "q2", "q3")]
@@ -30,7 +31,7 @@ def folder(tmp_path):
 
 def test_a_set_is_read(folder):
     found = read_retrieval(folder)
-    assert found.documents == [f"T{i} text {i}" for i in range(4)]
+    assert found.documents == [f"T{i} text {i}" for i in range(4)], "one is empty"
     assert found.queries == ["question q1", "question q3"], "nothing answers q2"
     assert found.judged == [{2: 1.0, 0: 2.0}, {3: 1.0}]
 

@@ -111,8 +111,9 @@ def defend(
                 inverter, resolve(model), folder / "aware", sources, spans=public_spans, longest=tokens,
                 corrects=steps > 0, seed=seed,
             )  # fmt: skip
+        done = [Leak(**row) for row in read_results(file.path)[1]]
         with progress(None, "attacks", quiet) as bar:
-            for leak in leaks(inverter, ground, found, crew, aware=aware, done=file.done(), seed=seed, **search):
+            for leak in leaks(inverter, ground, found, crew, aware=aware, done=done, seed=seed, **search):
                 file.append([leak.to_dict()])
                 bar.update(n)
     rows = [Leak(**row) for row in read_results(folder / "leaks.jsonl")[1]]

@@ -8,8 +8,8 @@ Shapes: N documents, q queries, n attacked texts, d numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -168,27 +168,36 @@ def strongest(kind: type[Defence], loss: Callable[[float], float], limit: float,
 
 def leaks(
     inverter: Inverter, ground: Ground, settings: Sequence[Setting], attackers: Sequence[Attacker], *,
-    aware: Aware | None = None, done: set[str] = frozenset(), seed: int = 0,  # type: ignore[assignment]
+    aware: Aware | None = None, done: Iterable[Leak] = (), seed: int = 0,
     **search: Any,  # noqa: ANN401
 ) -> Iterator[Leak]:  # fmt: skip
-    """What each attacker gets at each setting that there is, those with an id in `done` left out; first of all without
-    any defence. `aware` trains the inverters of attackers that train. `search`: as for `Inverter.invert`."""
+    """What each attacker gets at each setting that there is, those in `done` left out; first of all without any
+    defence. Two allowed losses that lead to one strength are attacked once. `aware` trains the inverters of attackers
+    that train. `search`: as for `Inverter.invert`."""
+    before = list(done)
+    ids = {leak.id for leak in before}
+    known = {(leak.defence, leak.strength, leak.attacker): leak for leak in before}
     for attacker in attackers:
         name = f"{NONE}/0/{attacker.name}"
-        if name not in done and (attacker.name == "static" or attacker.trains):
+        if name not in ids and (attacker.name == "static" or attacker.trains):
             reads = aware(name, lambda clean: clean) if aware and attacker.trains else inverter
             yield _leak(reads, ground, name, Setting(NONE, 0.0, 0.0), attacker, ground.vectors, seed, search)
     for setting in settings:
         names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
-        if setting.strength is None or names.keys() <= done:
+        if setting.strength is None or names.keys() <= ids:
             continue
         guard = made(ground, setting.defence, setting.strength)
         for name, attacker in names.items():
-            seen = _view(ground, guard, attacker, seed)
-            if name in done or (restored := attacker.restore(seen)) is None:
+            key = setting.defence, setting.strength, attacker.name
+            if name in ids:
                 continue
-            reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
-            yield _leak(reads, ground, name, setting, attacker, restored, seed, search)
+            if key not in known:
+                seen = _view(ground, guard, attacker, seed)
+                if (restored := attacker.restore(seen)) is None:
+                    continue
+                reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
+                known[key] = _leak(reads, ground, name, setting, attacker, restored, seed, search)
+            yield replace(known[key], id=name, allowed=setting.allowed)
 
 
 def _view(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> View:

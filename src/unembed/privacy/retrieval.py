@@ -31,7 +31,8 @@ class RetrievalSet:
 
 def read_retrieval(folder: str | Path) -> RetrievalSet:
     """A folder in BEIR's layout: corpus.jsonl(.gz) with `_id`, `title` and `text`, queries.jsonl(.gz) with `_id` and
-    `text`, and qrels/test.tsv. A document is its title and its text; queries that nothing answers are left out.
+    `text`, and qrels/test.tsv. A document is its title and its text. Left out are empty documents and queries, which
+    have no vector, and queries that nothing answers.
 
     Raises InputError for a folder that is none, StorageError for a damaged file.
     """
@@ -61,7 +62,7 @@ def read_retrieval(folder: str | Path) -> RetrievalSet:
 
 
 def _entries(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    """(id, text) of each line."""
+    """(id, text) of each line that has a text."""
     path = folder / f"{name}.jsonl.gz"
     opened: Any = (
         gzip.open(path, "rt", encoding="utf-8") if path.exists() else open(folder / f"{name}.jsonl", encoding="utf-8")
@@ -69,7 +70,8 @@ def _entries(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     with opened as file:
         for line in file:
             entry = json.loads(line)
-            yield str(entry["_id"]), f"{entry.get('title') or ''} {entry['text']}".strip()
+            if text := f"{entry.get('title') or ''} {entry['text']}".strip():
+                yield str(entry["_id"]), text
 
 
 def _judgements(path: Path) -> dict[str, dict[str, float]]:
