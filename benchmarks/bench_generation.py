@@ -4,10 +4,10 @@
     python benchmarks/bench_generation.py --family davae --vocabulary 21128
 
 Both ways run in turn, several times, on random weights of the given size, and write texts of one length; their ids must
-be the same. Without a cache everything is read anew at each step: a prefix decoder computes the logits of the last place,
-which is already less than a loop over a plain forward pass does; DAVAE's decoder those of all places, as the original
-does. Rates are given by the wall clock and by CPU time,
-which a busy machine disturbs less; the speed-up is the median over the rounds, with the lowest and the highest.
+be the same. Without a cache everything is read anew at each step: a prefix decoder computes the logits of the last
+place alone, already less than a loop over plain forward passes does; DAVAE's decoder those of all places, as the
+original does. Rates are given by the wall clock and by CPU time, which a busy machine disturbs less; the speed-up is
+the median over the rounds, with the lowest and the highest.
 Results: benchmarks/results/generation.json and .md, one entry for each family and size.
 """
 
