@@ -36,6 +36,35 @@ def test_a_set_is_read(folder):
     assert found.judged == [{2: 1.0, 0: 2.0}, {3: 1.0}]
 
 
+def test_a_set_is_read_as_the_hub_has_it(folder, tmp_path):
+    """With the configurations that MTEB's sets have, here in a local folder, which `datasets` opens like one of the
+    hub."""
+    parts = {
+        "default": ("test", "qrels.jsonl"),
+        "corpus": ("corpus", "corpus.jsonl"),
+        "queries": ("all", "asked.jsonl"),
+    }
+    card = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {path}\n"
+        for name, (split, path) in parts.items()
+    )
+    place = tmp_path / "there"
+    place.mkdir()
+    (place / "README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
+    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+        (place / "corpus.jsonl").write_text(file.read(), encoding="utf-8")
+    (place / "asked.jsonl").write_text((folder / "queries.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    lines = (folder / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [dict(zip(("query-id", "corpus-id", "score"), line.split("\t"), strict=True)) for line in lines]
+    judged = [json.dumps({**row, "score": int(row["score"])}) for row in rows]
+    (place / "qrels.jsonl").write_text("\n".join(judged), encoding="utf-8")
+    there, here = read_retrieval(f"hf:{place}"), read_retrieval(folder)
+    assert (there.documents, there.queries, there.judged) == (here.documents, here.queries, here.judged)
+    assert there.name == "there"
+    with pytest.raises(InputError, match="mteb/nothing is no folder here and no retrieval set of the hub"):
+        read_retrieval("nothing")
+
+
 def test_what_is_no_set_says_so(folder):
     with pytest.raises(InputError, match="no queries.jsonl"):
         (folder / "queries.jsonl").rename(folder / "queries")

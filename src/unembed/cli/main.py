@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
@@ -46,6 +48,9 @@ WORDS = {
     "push": {"folder": "of the model, or of the run that trained it", "name": "OWNER/NAME on the hub"},
 }
 """Commands that read better with words than with flags: their words, in order."""
+
+
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
 
 
 class Parser(ArgumentParser):
@@ -104,8 +109,28 @@ def spell(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def bracketed(arguments: Sequence[str]) -> list[str]:
+    """Accept 1,2,3 and a lone name for a flag that takes a list, beside [1, 2, 3]."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return list(arguments)
+    parameters = inspect.signature(
+        getattr(importlib.import_module(f"unembed.cli.{arguments[0]}"), arguments[0])
+    ).parameters
+    flags = {f"--{name}" for name, parameter in parameters.items() if "list[" in str(parameter.annotation)}
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        flag, mark, value = argument.partition("=")
+        at = i if mark else i + 1
+        value = value if mark else "".join(out[at : at + 1])
+        if flag not in flags or not value or value[0] in "[-" or Path(value).exists():
+            continue
+        items = ", ".join(item if _NUMBER.fullmatch(item) else json.dumps(item) for item in value.split(","))
+        out[at] = f"{flag}=[{items}]" if mark else f"[{items}]"
+    return out
+
+
 def run(arguments: Sequence[str]) -> int:
-    arguments = spell(arguments)
+    arguments = bracketed(spell(arguments))
     if arguments[:1] == ["train"] and "--print_config" not in arguments:  # which asks only what was understood
         from unembed.cli.train import config_class, translated
 
