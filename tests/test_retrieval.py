@@ -42,7 +42,7 @@ def test_a_set_is_read_as_the_hub_has_it(folder, tmp_path):
     parts = {
         "default": ("test", "qrels.jsonl"),
         "corpus": ("corpus", "corpus.jsonl"),
-        "queries": ("all", "asked.jsonl"),
+        "queries": ("asked", "asked.jsonl"),
     }
     card = "".join(
         f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {path}\n"
