@@ -60,6 +60,7 @@ class Bar:
     label: str
     span: Span
     """On a scale of 0 to 100."""
+    figure: str
     control: bool = False
 
 
@@ -70,7 +71,6 @@ class Bars:
     title: str
     description: str
     groups: Sequence[tuple[str, Sequence[Bar]]]
-    unit: str = " %"
 
 
 @dataclass(frozen=True)

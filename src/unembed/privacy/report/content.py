@@ -13,14 +13,15 @@ from typing import Any
 
 from unembed.privacy.report.blocks import Bar, Bars, Block, Card, Facts, Failed, Items, Page, Part, Quoted, Table
 from unembed.privacy.report.comparison import defences
-from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share
+from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share, value
 
 Report = Mapping[str, Any]
 
-WORST = 20
+WORST = 10
 """Records that are shown."""
-DRAWN = "pii_recall", "exact_uncased", "token_f1", "bleu"
-GROUPED = "exact_uncased", "token_f1", "pii_recall"
+RECALL = "pii_recall"
+DRAWN = RECALL, "exact_uncased", "token_f1", "bleu"
+GROUPED = "exact_uncased", "token_f1", RECALL
 """The measures of the first plot, and those by length, language and domain."""
 INVERTER = "inverter"
 UNVERIFIED = (
@@ -39,7 +40,7 @@ def page(report: Report) -> Page:
     headline = report["headline"]
     return Page(
         report["target"]["source"], report["created"], report["unembed"], report["verdict"]["severity"],
-        _sentence(report), score(headline["measure"], headline["estimate"]).split(" (")[0], headline["label"],
+        _sentence(report), value(headline["measure"], headline["estimate"]), headline["label"],
         _notes(report), "" if report["truth"] else UNVERIFIED, parts, report.get("tags") or [],
     )  # fmt: skip
 
@@ -47,32 +48,32 @@ def page(report: Report) -> Page:
 def _sentence(report: Report) -> str:
     """The verdict, for somebody who reads nothing else."""
     measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
-    got, n = score(measure, estimate).split(" (")[0], f"{report['target']['usable']:,}"
+    got, n = value(measure, estimate), f"{report['target']['usable']:,}"
     if not report["truth"]:
         sentence = (
             f"For about {got} of {n} sampled vectors, an attacker gets a text that is probably right in substance"
         )
-    elif measure == "pii_recall":
+    elif measure == RECALL:
         sentence = f"{got} of the personal data in {n} sampled texts was read back out of their vectors"
     elif measure == "exact_uncased":
         sentence = f"{got} of {n} sampled texts were read back word for word out of their vectors"
     else:
         sentence = f"{report['headline']['label']}: {got} over {n} sampled texts"
     if best := _best_control(report):
-        sentence += f"; what can be said without inverting them ({best[0]}) gets {best[1].split(' (')[0]}"
+        sentence += f"; the best guess without inverting them ({best[0]}) gets {value(measure, best[1])}"
     return sentence + "."
 
 
 def _notes(report: Report) -> list[str]:
     estimate = report["headline"]["estimate"]
-    _, _, interval = score(report["headline"]["measure"], estimate).partition(" (")
-    notes = [f"95 % interval {interval.rstrip(')')}" if interval else "no interval", f"n = {estimate['n']:,}"]
+    figure = score(report["headline"]["measure"], estimate)
+    notes = [f"{figure}, 95 % interval, n = {estimate['n']:,}"]
     if best := _best_control(report):
-        notes.append(f"best control, {best[0]}: {best[1]}")
+        notes.append(f"best control, {best[0]}: {score(report['headline']['measure'], best[1])}")
     return notes
 
 
-def _best_control(report: Report) -> tuple[str, str] | None:
+def _best_control(report: Report) -> tuple[str, Mapping[str, Any]] | None:
     """The control that comes nearest to the headline, and its score."""
     measure = report["headline"]["measure"]
     estimates = {name: _measures(control).get(measure) for name, control in _controls(report).items()}
@@ -80,7 +81,7 @@ def _best_control(report: Report) -> tuple[str, str] | None:
     if not found:
         return None
     best = max(found, key=lambda name: found[name]["value"])
-    return best, score(measure, found[best])
+    return best, found[best]
 
 
 def _controls(report: Report) -> Mapping[str, Any]:
@@ -89,13 +90,13 @@ def _controls(report: Report) -> Mapping[str, Any]:
 
 def _measures(scored: Mapping[str, Any]) -> dict[str, Any]:
     """All that was measured on a group of texts, by the names of `LABELS` and in their order."""
-    found = {**(scored.get("scores") or {}), "pii_recall": scored.get("pii_recall")}
+    found = {**(scored.get("scores") or {}), RECALL: scored.get("pii_recall")}
     return {name: found[name] for name in LABELS if found.get(name)}
 
 
 def _all(report: Report) -> dict[str, Any]:
     return _measures(
-        {"scores": report.get("scores"), "pii_recall": ((report.get("pii") or {}).get("any") or {}).get("recall")}
+        {"scores": report.get("scores"), RECALL: ((report.get("pii") or {}).get("any") or {}).get("recall")}
     )
 
 
@@ -150,7 +151,11 @@ def _scores(report: Report) -> tuple[str, list[Block]]:
         blocks = [
             "Controls say what could be guessed: the same measures on the same rows, of texts that did not come out of "
             "inverting these vectors.",
-            Bars("The inverter beside its controls", "0 to 100; the thin lines are 95 % intervals.", groups, ""),
+            Bars(
+                "The inverter beside its controls",
+                "All on a scale of 0 to 100; the thin lines are 95 % intervals.",
+                groups,
+            ),
         ]
     if measures:
         rows = [[LABELS[name], *(score(name, found.get(name)) for found in systems.values())] for name in measures]
@@ -164,7 +169,7 @@ def _scores(report: Report) -> tuple[str, list[Block]]:
 
 def _bars(measure: str, systems: Mapping[str, Mapping[str, Any]]) -> list[Bar]:
     return [
-        Bar(name, of_100(measure, found[measure]), control=name != INVERTER)
+        Bar(name, of_100(measure, found[measure]), value(measure, found[measure]), control=name != INVERTER)
         for name, found in systems.items()
         if measure in found
     ]
@@ -174,11 +179,16 @@ def _pii(report: Report) -> tuple[str, list[Block]]:
     kinds = {kind: found for kind, found in (report.get("pii") or {}).items() if found.get("recall")}
     if not kinds:
         return "", []
-    named = {kind: found for kind, found in kinds.items() if kind != "any"}
-    bars = [(kind, [Bar("", of_100("pii_recall", found["recall"]))]) for kind, found in named.items()]
-    rows = [[Quoted(kind), count(found["found"]), share(found["recall"])] for kind, found in named.items()]
+    named = sorted((kind for kind in kinds if kind != "any"), key=lambda kind: -kinds[kind]["recall"]["value"])
+    recalls = {kind: kinds[kind]["recall"] for kind in named}
+    bars = [(kind, [Bar("", of_100(RECALL, recall), value(RECALL, recall))]) for kind, recall in recalls.items()]
+    rows = [[Quoted(kind), count(kinds[kind]["found"]), share(recall)] for kind, recall in recalls.items()]
     rows += [["any", count(kinds["any"]["found"]), share(kinds["any"]["recall"])]] if "any" in kinds else []
-    blocks: list[Block] = [Bars("Recovered, by type", "Percent of the strings of each type.", bars)] if bars else []
+    blocks: list[Block] = (
+        [Bars("Recovered, by type", "Percent of the strings of each type; the thin lines are 95 % intervals.", bars)]
+        if bars
+        else []
+    )
     caption = "Personal data in the true texts, and how much of it stands in the reconstructions"
     return "Personal data", [*blocks, Table(caption, ["type", "strings", "recovered"], rows)]
 
@@ -215,9 +225,8 @@ def _records(report: Report) -> tuple[str, list[Block]]:
     shown = records[:WORST]
     if not shown:
         return "", []
-    lead = (
-        f"The {len(shown)} of {count(len(records))} records that give most away, worst first; report.json has them all."
-    )
+    which = "All" if len(shown) == len(records) else f"The {len(shown)} worst of"
+    lead = f"{which} {count(len(records))} records, those that give most away first. report.json has all of them."
     return "Worst records", [lead, *(_card(record, report["truth"]) for record in shown)]
 
 
@@ -229,11 +238,11 @@ def _card(record: Mapping[str, Any], truth: bool) -> Card:
         rows.append(("True text", Quoted(record["true_text"])))
     if record.get("recovered"):
         rows.append(("Recovered", Failed("word for word")))
-    rows += [(f"{label}: {kind}", Quoted(" · ".join(listed))) for kind, listed in strings.items()]
-    figures = [("cosine", record.get("cosine"), "{:.4f}"), ("token F1", record.get("token_f1"), "{:.2f}")]
-    said = [f"{name} {form.format(value)}" for name, value, form in figures if value is not None]
-    chances = [("good", record.get("good")), ("exact", record.get("exact"))]
-    said += [f"{name} with probability {percent(value)}" for name, value in chances if value is not None]
+    if strings:
+        rows.append((label, Quoted("; ".join(f"{kind}: {', '.join(listed)}" for kind, listed in strings.items()))))
+    said = [f"cosine {record['cosine']:.4f}"]
+    said += [f"token F1 {record['token_f1']:.2f}"] if record.get("token_f1") is not None else []
+    said += [f"{name}: {percent(record[name])} likely" for name in ("good", "exact") if record.get(name) is not None]
     said += [f"{record['words']} words"] + ([record["language"]] if record.get("language") else [])
     rows.append(("Figures", ", ".join(said)))
     pieces = _marked(record["text"], [string for listed in strings.values() for string in listed])
