@@ -32,7 +32,7 @@ HOSTILE = [
     "</style></title></bdi></svg><script src=http://evil.example/x.js></script>",
     "\"'><img src=http://evil.example/x onerror=alert(1)>",
     "' onmouseover='alert(1)' style='background:url(http://evil.example/x)",
-    "javascript:alert(1)",
+    "javascript:alert(1) http://evil.example WWW.evil.example",
     "![x](http://evil.example/x) [y](javascript:alert(1)) <http://evil.example> @all #1",
     "a|b`c``d*e*__f__~~g~~\\",
     "`|`",
@@ -90,10 +90,18 @@ class Elements(HTMLParser):
         self.elements.append((tag, dict(attributes)))
 
     def handle_data(self, data):
-        self.text += data
+        self.text += data.replace("\N{NO-BREAK SPACE}", " ")
 
     def tags(self):
         return [tag for tag, _ in self.elements]
+
+
+def parsed(markdown):
+    """The types of what a page of Markdown consists of, and its text."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown)
+    inline = [child for token in tokens for child in token.children or []]
+    text = " ".join("".join(child.content for child in token.children or []) for token in tokens)
+    return [token.type for token in (*tokens, *inline) if token.type != "text"], text
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -102,24 +110,21 @@ def test_hostile_text_stays_text(text, truth, tmp_path):
     """The same elements as with a harmless word in its place, in all four formats."""
     (tmp_path / "plain").mkdir()
     report = audit_report(truth)
-    plain, made = written(poisoned(report, "word"), tmp_path / "plain"), written(poisoned(report, text), tmp_path)
-    page = Elements(made["report.html"])
-    assert page.tags() == Elements(plain["report.html"]).tags()
+    plain, made = written(poisoned(report, "XYZZY"), tmp_path / "plain"), written(poisoned(report, text), tmp_path)
+    page, harmless = Elements(made["report.html"]), Elements(plain["report.html"])
+    assert page.tags() == harmless.tags()
     assert {"script", "img", "iframe", "object", "embed", "form", "base"}.isdisjoint(page.tags())
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "style"], tag
         links = [value for name, value in attributes.items() if name in ("href", "src", "action", "xlink:href")]
         assert all(re.fullmatch(r"#part-\d+|data:,", link) for link in links), (tag, links)
     assert re.findall(r"<style>\s*(.*?)\s*</style", made["report.html"], re.S) == [STYLE.strip()]
-
-    reader = MarkdownIt("commonmark").enable("table")
-
-    def structure(text):
-        tokens = [token for block in reader.parse(text) for token in (block, *(block.children or []))]
-        return [token.type for token in tokens if token.type != "text"]
-
-    assert structure(made["report.md"]) == structure(plain["report.md"])
-    assert {"link_open", "image", "html_inline", "html_block"}.isdisjoint(structure(made["report.md"]))
+    types, read = parsed(made["report.md"])
+    assert types == parsed(plain["report.md"])[0]
+    assert {"link_open", "image", "html_inline", "html_block"}.isdisjoint(types)
+    if len(text) < LIMIT:  # and it is still what it was
+        for shown, usual in ((page.text, harmless.text), (read, parsed(plain["report.md"])[1])):
+            assert shown.replace(visible(text), "XYZZY").split() == usual.split()
 
     for name, text in made.items():
         assert len(text) < 2_000_000, name
@@ -147,9 +152,19 @@ def test_the_page_says_what_was_found(tmp_path):
         "37.6 % of the personal data in 398 sampled texts was read back out of their vectors; the best guess without "
         "inverting them (nearest public text) gets 2.1 %."
     )
-    assert sentence in page.text.replace("\N{NO-BREAK SPACE}", " ") and sentence in made["report.md"]
-    for said in ("37.6 % (33.4–41.8), 95 % interval, n = 812", "customer_mail", "J. Doe, ticket SEC-1042"):
-        assert said in page.text.replace("\N{NO-BREAK SPACE}", " ") and said in made["report.md"].replace("\\", "")
+    assert sentence in page.text and sentence in made["report.md"]
+    assert "lopez" not in made["report.sarif"].lower() + made["report.junit.xml"].lower(), (
+        "figures alone go to a CI server"
+    )
+    for said in (
+        "2026-11-22 08:41 UTC",
+        "found, k = 10",
+        "by chance, k = 1",
+        "37.6 % (33.4–41.8), 95 % interval, n = 812",
+        "customer_mail",
+        "J. Doe, ticket SEC-1042",
+    ):
+        assert said in page.text and said in made["report.md"].replace("\\", "")
     marked = re.findall(r"<mark>(.*?)</mark>", made["report.html"])
     assert Counter(marked) == {"maria lopez": 10, "555-0142": 10}, (
         "the leaked strings of the ten records that are shown"
@@ -226,11 +241,13 @@ def test_sarif(tmp_path):
     assert {rule["properties"]["security-severity"] for rule in rules} == {"8.0"}
     [link] = [result["message"]["text"] for result in run["results"] if "IBAN" in result["ruleId"]]
     assert "IBAN\\[x\\](y)" in link, "brackets would be a link"
-    marks = [result["partialFingerprints"]["unembed/v1"] for result in run["results"]]
+    marks = [result["partialFingerprints"]["primaryLocationLineHash"] for result in run["results"]]
     assert len(set(marks)) == len(marks)
     report["created"], report["config_hash"] = "2026-12-01T00:00:00Z", "other"
     again = json.loads(written(report, tmp_path)["report.sarif"])["runs"][0]["results"]
-    assert [result["partialFingerprints"]["unembed/v1"] for result in again] == marks, "the same findings next week"
+    assert [result["partialFingerprints"]["primaryLocationLineHash"] for result in again] == marks, (
+        "the same findings next week"
+    )
     report["verdict"]["severity"] = "medium"
     levels = [result["level"] for result in json.loads(written(report, tmp_path)["report.sarif"])["runs"][0]["results"]]
     assert levels == ["error"] + ["warning"] * 5, "a failed check stays an error"

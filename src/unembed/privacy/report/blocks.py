@@ -113,6 +113,7 @@ class Page:
     figure: str
     figure_label: str
     figure_notes: Sequence[str]
+    """The figure with its interval, and what to compare it with."""
     warning: str
     """Where nothing was verified."""
     parts: Sequence[Part]

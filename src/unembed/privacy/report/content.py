@@ -24,9 +24,15 @@ DRAWN = RECALL, "exact_uncased", "token_f1", "bleu"
 GROUPED = "exact_uncased", "token_f1", RECALL
 """The measures of the first plot, and those by length, language and domain."""
 INVERTER = "inverter"
+BELIEFS = {
+    "good": "Believed good (token F1 of 0.8 or more)",
+    "exact": "Believed exact",
+    "verified": "Embed to the very same vector",
+}
+"""The calibrated probabilities of the inverter, and what a re-embedding shows."""
 UNVERIFIED = (
-    "Nothing here is verified: the true texts were not known. Every figure is the inverter's own calibrated estimate "
-    "of how likely it is to be right."
+    "Nothing here is verified against the true texts, which were not known. How good the reconstructions are is the "
+    "inverter's own calibrated estimate."
 )
 
 
@@ -39,7 +45,7 @@ def page(report: Report) -> Page:
     parts = [Part(title, blocks) for title, blocks in (make(report) for make in build) if blocks]
     headline = report["headline"]
     return Page(
-        report["target"]["source"], report["created"], report["unembed"], report["verdict"]["severity"],
+        report["target"]["source"], _moment(report["created"]), report["unembed"], report["verdict"]["severity"],
         _sentence(report), value(headline["measure"], headline["estimate"]), headline["label"],
         _notes(report), "" if report["truth"] else UNVERIFIED, parts, report.get("tags") or [],
     )  # fmt: skip
@@ -49,10 +55,10 @@ def _sentence(report: Report) -> str:
     """The verdict, for somebody who reads nothing else."""
     measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
     got, n = value(measure, estimate), f"{report['target']['usable']:,}"
-    if not report["truth"]:
-        sentence = (
-            f"For about {got} of {n} sampled vectors, an attacker gets a text that is probably right in substance"
-        )
+    if measure == "confidence_good":
+        sentence = f"By its own estimate, the inverter read about {got} of {n} sampled vectors nearly word for word"
+    elif measure == "verified":
+        sentence = f"{got} of {n} sampled vectors gave a text that embeds to the very same vector"
     elif measure == RECALL:
         sentence = f"{got} of the personal data in {n} sampled texts was read back out of their vectors"
     elif measure == "exact_uncased":
@@ -112,15 +118,14 @@ def _threat_model(report: Report) -> tuple[str, list[Block]]:
         ("Embedder queries", f"{count(model['queries'])}, {model['queries_mean']:.1f} a vector"),
         ("Tokens embedded", count(model["tokens"])),
     ]
-    rows += [("Cost", f"{model['cost']:.2f}")] if model.get("cost") is not None else []
+    rows += [("Cost", f"{model['cost']:.2f} at the price given")] if model.get("cost") is not None else []
     return "Threat model", [Facts(rows)]
 
 
 def _target(report: Report) -> tuple[str, list[Block]]:
     target = report["target"]
     embedder, norms = target["embedder"], target["norms"]
-    fits = {True: "the vectors look like its own", False: "the vectors do not look like its own"}
-    claimed = f"{embedder['name']}: {fits.get(embedder.get('plausible'), 'could not be told')} ({embedder['why']})"
+    fits = {True: "they look like it", False: "they do not look like it"}
     rows = [
         ("Store", Quoted(target["source"])),
         (
@@ -129,9 +134,10 @@ def _target(report: Report) -> tuple[str, list[Block]]:
         ),
         ("Shape", f"{target['dimension']} numbers of {target['dtype']}"),
         ("Norms", f"{norms['least']:.3f} to {norms['greatest']:.3f}, mean {norms['mean']:.3f}"),
-        ("Embedder", Quoted(claimed)),
+        ("Embedder", Quoted(embedder["name"])),
+        ("Its vectors?", f"{fits.get(embedder.get('plausible'), 'could not be told')}: {embedder['why']}"),
     ]
-    rows += [("Left out", f"{count(n)}: {reason}") for reason, n in (target.get("refused") or {}).items()]
+    rows += [("Left out", f"{count(n)} ({reason})") for reason, n in (target.get("refused") or {}).items()]
     blocks: list[Block] = [Facts(rows)]
     if fields := target.get("fields"):
         shown = [[Quoted(field["name"]), field.get("kind") or NONE] for field in fields]
@@ -161,9 +167,8 @@ def _scores(report: Report) -> tuple[str, list[Block]]:
         rows = [[LABELS[name], *(score(name, found.get(name)) for found in systems.values())] for name in measures]
         blocks.append(Table("Scores, with 95 % intervals", ["measure", *map(str, systems)], rows))
     if confidence := report.get("confidence"):
-        meaning = {"good": "token F1 of 0.8 or more", "exact": "exact"}
-        said = [(f"Probably {meaning[name]}", share(confidence[name])) for name in meaning if confidence.get(name)]
-        blocks += ["What the inverter believes of its own texts, by calibrated probability:", Facts(said)]
+        said = [(BELIEFS[name], share(confidence[name])) for name in BELIEFS if confidence.get(name)]
+        blocks += ["What can be said without the true texts:", Facts(said)]
     return "Scores", blocks
 
 
@@ -200,7 +205,11 @@ def _groups(report: Report) -> tuple[str, list[Block]]:
         columns = [measure for measure in GROUPED if any(measure in found for found in measured.values())]
         if columns:
             rows = [
-                [Quoted(name), count(buckets[name]["n"]), *(score(measure, found.get(measure)) for measure in columns)]
+                [
+                    Quoted(name) if key == "domain" else name,
+                    count(buckets[name]["n"]),
+                    *(score(measure, found.get(measure)) for measure in columns),
+                ]
                 for name, found in measured.items()
             ]
             blocks.append(Table(f"By {key}", [key, "n", *(LABELS[measure] for measure in columns)], rows))
@@ -210,13 +219,22 @@ def _groups(report: Report) -> tuple[str, list[Block]]:
 def _canaries(report: Report) -> tuple[str, list[Block]]:
     canaries = report.get("canaries") or {}
     ranks = sorted({k for found in canaries.values() for k in found["recall"]}, key=int)
+    measures = {"recall": "found", "exact": "letter by letter", "control": "by chance"}
+    columns = {
+        f"{label}, k = {k}": (name, k)
+        for k in ranks
+        for name, label in measures.items()
+        if any(k in (found.get(name) or {}) for found in canaries.values())
+    }
     rows = [
-        [Quoted(kind), count(found["planted"]), *(share(found["recall"].get(k)) for k in ranks)]
+        [
+            Quoted(kind),
+            count(found["planted"]),
+            *(share((found.get(name) or {}).get(k)) for name, k in columns.values()),
+        ]
         for kind, found in canaries.items()
     ]
-    table = Table(
-        "Planted secrets found among the best k texts", ["type", "planted", *(f"k = {k}" for k in ranks)], rows
-    )
+    table = Table("Planted secrets found among the best k texts", ["type", "planted", *columns], rows)
     return "Canaries", [table] if rows else []
 
 
@@ -243,6 +261,7 @@ def _card(record: Mapping[str, Any], truth: bool) -> Card:
     said = [f"cosine {record['cosine']:.4f}"]
     said += [f"token F1 {record['token_f1']:.2f}"] if record.get("token_f1") is not None else []
     said += [f"{name}: {percent(record[name])} likely" for name in ("good", "exact") if record.get(name) is not None]
+    said += ["embeds to the very same vector"] if record.get("verified") else []
     said += [f"{record['words']} words"] + ([record["language"]] if record.get("language") else [])
     rows.append(("Figures", ", ".join(said)))
     pieces = _marked(record["text"], [string for listed in strings.values() for string in listed])
@@ -290,7 +309,7 @@ def _run(report: Report) -> tuple[str, list[Block]]:
     run = report["run"]
     rows = [
         ("Authorised by", Quoted(run["authorised_by"]) if run.get("authorised_by") else "nobody was named"),
-        ("Made by", f"unembed {report['unembed']}, {report['created']}"),
+        ("Made by", f"unembed {report['unembed']}, {_moment(report['created'])}"),
         ("Took", duration(run["seconds"])),
         ("Seed", str(run["seed"])),
         ("Machine", f"{run.get('processor') or run['machine']}, {run['cores']} cores, torch {run['torch']}"),
@@ -303,3 +322,7 @@ def _run(report: Report) -> tuple[str, list[Block]]:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _moment(created: str) -> str:
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(Z|\+00:00)$", r"\1 \2 UTC", created)

@@ -17,7 +17,7 @@ LABELS = {
 }
 """The measures, in the order in which they are shown."""
 OF_100 = {"bleu", "chrf"}
-SHARES = {"pii_recall", "exact_uncased", "exact", "good"}
+SHARES = {"pii_recall", "exact_uncased", "confidence_good", "verified"}
 """Of texts or strings, which are written in percent; the others as they are."""
 NONE = "–"
 
