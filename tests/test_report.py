@@ -122,6 +122,8 @@ def test_hostile_text_stays_text(text, truth, tmp_path):
     types, read = parsed(made["report.md"])
     assert types == parsed(plain["report.md"])[0]
     assert {"link_open", "image", "html_inline", "html_block"}.isdisjoint(types)
+    bare = re.sub(r"(`+).*?\1", "", made["report.md"])
+    assert not re.search(r"://|www\.", bare, re.IGNORECASE), "GitHub makes links of these by itself"
     if len(text) < LIMIT:  # and it is still what it was
         for shown, usual in ((page.text, harmless.text), (read, parsed(plain["report.md"])[1])):
             assert shown.replace(visible(text), "XYZZY").split() == usual.split()
