@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from report_fixtures import audit_report, leak
+from report_fixtures import audit_report, leak, record
 from unembed.errors import StorageError
 from unembed.privacy import report as package
 from unembed.privacy.report import write
@@ -162,7 +162,7 @@ def test_the_page_says_what_was_found(tmp_path):
         "2026-11-22 08:41 UTC",
         "found, k = 10",
         "by chance, k = 1",
-        "37.6 % (33.4–41.8), 95 % interval, n = 812",
+        "37.6 % (33.4–41.8), 95 % interval, n = 812; best control, nearest public text: 2.1 % (1.1–3.1)",
         "customer_mail",
         "J. Doe, ticket SEC-1042",
     ):
@@ -223,6 +223,21 @@ def test_parts_that_are_missing_are_left_out(tmp_path):
     for name in ("canaries", "defences", "controls", "by", "tags", "config", "confidence"):
         del report[name]
     assert written(report, tmp_path) == made, "missing is the same as empty"
+
+
+def test_rows_that_are_all_alike_have_no_interval(tmp_path):
+    report = audit_report()
+    report["headline"]["estimate"] = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 19}
+    page = written(report, tmp_path)["report.md"]
+    assert ": 0.0 %, n = 19; best control" in page and "(0.0–0.0)" not in page
+    assert "token F1 0.620 (0.580–0.660); best control, nearest public text: 0.200" in page
+
+
+def test_what_leaked_is_marked_as_whole_words(tmp_path):
+    report = audit_report()
+    shown = {"ann and Anna; Ann": "Ann", "请致电王伟吧": "王伟", "W███ w███": "W███"}
+    report["records"] = [record(0, text=text, leaked={"NAME": [name, ""]}) for text, name in shown.items()]
+    assert re.findall("<mark>(.*?)</mark>", written(report, tmp_path)["report.html"]) == ["ann", "Ann", "王伟"]
 
 
 def test_sarif(tmp_path):

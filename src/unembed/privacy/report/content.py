@@ -13,12 +13,16 @@ from typing import Any
 
 from unembed.privacy.report.blocks import Bar, Bars, Block, Card, Facts, Failed, Items, Page, Part, Quoted, Table
 from unembed.privacy.report.comparison import defences
-from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share, value
+from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share, span, value
+from unembed.scripts import UNSPACED
 
 Report = Mapping[str, Any]
 
 WORST = 10
 """Records that are shown."""
+MASK = "█"
+LETTER = rf"[^\W{UNSPACED}]"
+"""What stands beside a word makes it another one, save in scripts without spaces."""
 RECALL = "pii_recall"
 DRAWN = RECALL, "exact_uncased", "token_f1", "bleu"
 GROUPED = "exact_uncased", "token_f1", RECALL
@@ -65,23 +69,28 @@ def _sentence(report: Report) -> str:
         sentence = f"{got} of {n} sampled texts were read back word for word out of their vectors"
     else:
         sentence = f"{report['headline']['label']}: {got} over {n} sampled texts"
-    if best := _best_control(report):
+    if best := _best_control(report, measure):
         sentence += f"; the best guess without inverting them ({best[0]}) gets {value(measure, best[1])}"
     return sentence + "."
 
 
 def _notes(report: Report) -> list[str]:
-    estimate = report["headline"]["estimate"]
-    figure = score(report["headline"]["measure"], estimate)
-    notes = [f"{figure}, 95 % interval, n = {estimate['n']:,}"]
-    if best := _best_control(report):
-        notes.append(f"best control, {best[0]}: {score(report['headline']['measure'], best[1])}")
+    """The headline with its interval and its control; and token F1, which may say more than few strings do."""
+    measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
+    interval = "" if span(estimate).low is None else ", 95 % interval"
+    notes = [f"{score(measure, estimate)}{interval}, n = {estimate['n']:,}{_control(report, measure)}"]
+    if measure != "token_f1" and (f1 := _all(report).get("token_f1")):
+        notes.append(f"token F1 {score('token_f1', f1)}{_control(report, 'token_f1')}")
     return notes
 
 
-def _best_control(report: Report) -> tuple[str, Mapping[str, Any]] | None:
-    """The control that comes nearest to the headline, and its score."""
-    measure = report["headline"]["measure"]
+def _control(report: Report, measure: str) -> str:
+    best = _best_control(report, measure)
+    return f"; best control, {best[0]}: {score(measure, best[1])}" if best else ""
+
+
+def _best_control(report: Report, measure: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The control that scores most, and its score."""
     estimates = {name: _measures(control).get(measure) for name, control in _controls(report).items()}
     found = {name: estimate for name, estimate in estimates.items() if estimate}
     if not found:
@@ -110,7 +119,11 @@ def _threat_model(report: Report) -> tuple[str, list[Block]]:
     model = report["threat_model"]
     rows = [("Access", model["access"]), ("Inverter", Quoted(model["model"]))]
     rows += [("Its weights", f"SHA-256 {model['model_digest']}")] if model.get("model_digest") else []
-    how = f"{model['steps']} steps of correction" if model["steps"] else "none: the first hypothesis"
+    how = (
+        f"{model['steps']} steps of correction"
+        if model["steps"]
+        else "the best of the first hypotheses, without correction"
+    )
     if model.get("consensus") and not model["steps"]:
         how = f"consensus of {model['consensus']} samples"
     rows += [
@@ -125,17 +138,18 @@ def _threat_model(report: Report) -> tuple[str, list[Block]]:
 def _target(report: Report) -> tuple[str, list[Block]]:
     target = report["target"]
     embedder, norms = target["embedder"], target["norms"]
-    fits = {True: "they look like it", False: "they do not look like it"}
+    whole = "an unknown number" if target.get("count") is None else count(target["count"])
+    fits = {True: "the vectors look like its own", False: "the vectors do not look like its own"}
     rows = [
         ("Store", Quoted(target["source"])),
         (
             "Vectors",
-            f"{count(target['sampled'])} sampled of {count(target.get('count'))}, {count(target['usable'])} usable",
+            f"{count(target['sampled'])} sampled of {whole}, {count(target['usable'])} usable",
         ),
         ("Shape", f"{target['dimension']} numbers of {target['dtype']}"),
         ("Norms", f"{norms['least']:.3f} to {norms['greatest']:.3f}, mean {norms['mean']:.3f}"),
         ("Embedder", Quoted(embedder["name"])),
-        ("Its vectors?", f"{fits.get(embedder.get('plausible'), 'could not be told')}: {embedder['why']}"),
+        ("Does it fit?", f"{fits.get(embedder.get('plausible'), 'could not be told')}: {embedder['why']}"),
     ]
     rows += [("Left out", f"{count(n)} ({reason})") for reason, n in (target.get("refused") or {}).items()]
     blocks: list[Block] = [Facts(rows)]
@@ -269,11 +283,13 @@ def _card(record: Mapping[str, Any], truth: bool) -> Card:
 
 
 def _marked(text: str, strings: Sequence[str]) -> list[tuple[str, bool]]:
-    """`text` in pieces, with True for those that are one of `strings`, whatever their case."""
-    longest_first = sorted(filter(None, strings), key=len, reverse=True)
+    """`text` in pieces, with True for those that are one of `strings` as whole words, whatever their case. Masked
+    strings are not looked for: other words have the same mask."""
+    longest_first = sorted((string for string in strings if string and MASK not in string), key=len, reverse=True)
     if not longest_first:
         return [(text, False)]
-    pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text, flags=re.IGNORECASE)
+    words = "|".join(map(re.escape, longest_first))
+    pieces = re.split(f"(?<!{LETTER})({words})(?!{LETTER})", text, flags=re.IGNORECASE)
     return [(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
 
 
@@ -289,7 +305,7 @@ def _remediation(report: Report) -> tuple[str, list[Block]]:
 
 def _checks(report: Report) -> tuple[str, list[Block]]:
     verdict = report["verdict"]
-    blocks: list[Block] = [f"Severity is {verdict['severity']}: {verdict['rule']}"]
+    blocks: list[Block] = [f"Severity is {verdict['severity']}, by this rule: {verdict['rule']}."]
     rows = [
         [check["rule"], f"{check['value']:.4g}", Failed("failed") if check["failed"] else "passed"]
         for check in verdict.get("checks") or []

@@ -38,11 +38,12 @@ class Span:
 
 
 def span(estimate: Mapping[str, Any], scale: float = 1) -> Span:
-    """An estimate of metrics.py, times `scale`."""
+    """An estimate of metrics.py, times `scale`. An interval without width, which a bootstrap gives for rows that are all
+    alike (0 of 19), would say too much and is left out."""
     low, high = estimate.get("low"), estimate.get("high")
-    return Span(
-        scale * estimate["value"], None if low is None else scale * low, None if high is None else scale * high
-    )  # fmt: skip
+    if low is None or high is None or low == high:
+        return Span(scale * estimate["value"], None, None)
+    return Span(scale * estimate["value"], scale * low, scale * high)
 
 
 def of_100(measure: str, estimate: Mapping[str, Any]) -> Span:
@@ -73,8 +74,8 @@ def percent(value: float) -> str:
     return f"{round(100 * value, 1) + 0.0:.1f} %"  # without the sign of -0.0
 
 
-def count(value: float | None) -> str:
-    return NONE if value is None else f"{value:,}"
+def count(value: float) -> str:
+    return f"{value:,}"
 
 
 def duration(seconds: float) -> str:
