@@ -38,8 +38,8 @@ class Span:
 
 
 def span(estimate: Mapping[str, Any], scale: float = 1) -> Span:
-    """An estimate of metrics.py, times `scale`. An interval without width, which a bootstrap gives for rows that are all
-    alike (0 of 19), would say too much and is left out."""
+    """An estimate of metrics.py, times `scale`. Rows that are all alike (0 of 19) give a bootstrap no width; that would
+    say too much, and such an interval is left out."""
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None or low == high:
         return Span(scale * estimate["value"], None, None)
