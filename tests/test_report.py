@@ -289,6 +289,19 @@ def test_the_front_of_the_defences():
     assert [(row["defence"], row["allowed"]) for row in once(rows)][-1] == ("d", 0.03) and len(once(rows)) == 5
 
 
+@pytest.mark.parametrize("losses", [(0.0, 0.0), (-0.01, -0.01), (-0.01, 0.2), (1.0, 1e-7)])
+def test_points_lie_within_the_plot(losses, tmp_path):
+    report = audit_report()
+    rows = [leak("a", 1, 0.1, losses[0], "static", 0.4), leak("b", 1, 0.1, losses[1], "static", 0.9)]
+    report["defences"]["worst"] = [leak("none", 0, 0, 0, "static", 0.3), *rows]
+    page = written(report, tmp_path)["report.html"]
+    places = re.findall(r'<circle class="(\w+)" cx="(-?[\d.]+)%" cy="(-?[\d.]+)"', page)
+    assert [kind for kind, _, _ in places] == ["dot", "dot"], "nothing beats what leaks without any"
+    assert all(9 <= float(x) <= 97 and 30 <= float(y) <= 290 for _, x, y in places) and "<ol>" not in page
+    assert float(places[0][2]) > float(places[1][2]), "up is more"
+    assert (float(places[0][1]) < float(places[1][1])) == (losses[0] < losses[1])
+
+
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     before = written(audit_report(), tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -17,7 +17,7 @@ LEFT_OUT = "allowed loss", "BLEU"
 def defences(report: Mapping[str, Any]) -> list[Block]:
     """The worst attacker at each setting, as a plot and a table."""
     settings, worst = report["settings"], once(report["worst"])
-    points = {id(leak): _point(leak) for leak in worst if leak["defence"] != NONE}
+    points = [_point(leak) for leak in worst if leak["defence"] != NONE]
     without = next((leak for leak in worst if leak["defence"] == NONE), None)
     front = pareto(worst)
     blocks: list[Block] = [
@@ -32,11 +32,12 @@ def defences(report: Mapping[str, Any]) -> list[Block]:
                 "Each point is a defence at one setting. Those with a number are the least leakage for their cost.",
                 "loss of nDCG@10, %",
                 "token F1 of the worst attacker",
-                list(points.values()),
-                [points[id(leak)] for leak in front],
+                points,
+                [_point(leak) for leak in front],
                 None if without is None else without["scores"]["token_f1"]["value"],
-            )  # fmt: skip
+            )
         )
+    if front:
         blocks.append(Items([_named(leak) for leak in front], numbered=True))
     shown = [column for column in COLUMNS if column not in LEFT_OUT]
     rows = [[cell for name, cell in zip(COLUMNS, cells(leak), strict=True) if name in shown] for leak in worst]

@@ -59,7 +59,7 @@ def scatter(plot: Scatter, name: str) -> Markup:
     """All points, and those of the front with their number."""
     top = max([plot.level or 0, *(_high(point.span) for point in plot.points)]) * 1.08 or 1.0
     low = min(0.0, *(point.x for point in plot.points))
-    high = max(point.x for point in plot.points) * 1.06 or 1.0
+    high = max(0.0, *(point.x for point in plot.points)) * 1.06 or 1.0
 
     def x(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (RIGHT - LEFT)
