@@ -65,7 +65,7 @@ def defend(
     from unembed.privacy.aware import Aware
     from unembed.privacy.comparison import Leak, leaks, matched, prepare, worst
     from unembed.privacy.defences import DEFENCES
-    from unembed.privacy.report import as_markdown
+    from unembed.privacy.report.defences import as_markdown
     from unembed.privacy.retrieval import read_retrieval
     from unembed.results import ResultFile, read_results
 
