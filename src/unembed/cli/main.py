@@ -28,6 +28,7 @@ COMMANDS = {
     "hypothesize": "write the first hypotheses that a corrector is trained on",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "audit": "say what the vectors of a store give away, as a report",
     "defend": "compare defences at matched utility, against every attacker",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
@@ -46,6 +47,10 @@ WORDS = {
     "push": {"folder": "of the model, or of the run that trained it", "name": "OWNER/NAME on the hub"},
 }
 """Commands that read better with words than with flags: their words, in order."""
+
+
+ALIASES = {"audit": {"--vectors": "--store", "--fail_on": "--fail_on+"}}
+"""Other spellings of a command's flags; `+` lets one be given several times."""
 
 
 class Parser(ArgumentParser):
@@ -95,11 +100,13 @@ def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
 def spell(arguments: Sequence[str]) -> list[str]:
     """Accept --like-this for --like_this, and -o, -m, -q for --output, --model, --quiet."""
     short = {"-o": "--output", "-m": "--model", "-q": "--quiet"}
+    aliases = ALIASES.get(arguments[0], {}) if arguments else {}
     out = []
     for argument in arguments:
         if re.match(r"--[A-Za-z][\w.-]*(=|$)", argument):
             name, mark, value = argument.partition("=")
-            argument = name[:2] + name[2:].replace("-", "_") + mark + value
+            name = name[:2] + name[2:].replace("-", "_")
+            argument = aliases.get(name, name) + mark + value
         out.append(short.get(argument, argument))
     return out
 
