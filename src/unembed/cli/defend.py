@@ -58,7 +58,7 @@ def defend(
     from unembed.privacy.attackers import attackers
     from unembed.privacy.comparison import Leak, leaks, matched, prepare, worst
     from unembed.privacy.defences import DEFENCES
-    from unembed.privacy.report import as_markdown
+    from unembed.privacy.report.defences import as_markdown
     from unembed.privacy.retrieval import read_retrieval
     from unembed.results import ResultFile, read_results
 

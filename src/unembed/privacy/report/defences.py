@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEADINGS = "defence|setting|allowed loss|loss|attacker|token F1|exact|BLEU|rare strings|looked up"
+COLUMNS = (
+    "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
+)  # fmt: skip
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
@@ -41,16 +43,17 @@ def as_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _table(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
-    columns = HEADINGS.split("|")
-    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *(_row(leak) for leak in leaks)]
+    rows = (f"| {' | '.join(cells(leak))} |" for leak in leaks)
+    return [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}", *rows]
 
 
-def _row(leak: Mapping[str, Any]) -> str:
+def cells(leak: Mapping[str, Any]) -> list[str]:
+    """What stands in the `COLUMNS` of one attacker at one setting."""
     scores = leak["scores"]
-    cells = [leak["defence"], f"{leak['strength']:.4g}", _percent(leak["allowed"]), _percent(leak["loss"])]
-    cells += [leak["attacker"], _estimate(scores["token_f1"], 1, 3), _estimate(scores["exact_uncased"], 100, 0)]
-    cells += [_estimate(scores["bleu"], 1, 1), _estimate(leak["rare"], 100, 0), _estimate(leak["found"], 100, 0)]
-    return f"| {' | '.join(cells)} |"
+    row = [leak["defence"], f"{leak['strength']:.4g}", _percent(leak["allowed"]), _percent(leak["loss"])]
+    row += [leak["attacker"], _estimate(scores["token_f1"], 1, 3), _estimate(scores["exact_uncased"], 100, 0)]
+    row += [_estimate(scores["bleu"], 1, 1), _estimate(leak["rare"], 100, 0), _estimate(leak["found"], 100, 0)]
+    return row
 
 
 def _percent(share: float) -> str:
