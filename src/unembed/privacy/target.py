@@ -39,7 +39,7 @@ class Target:
     facts: dict[str, Any]
     """`target` of the report, plain JSON values."""
     content: str
-    """A hash of all that was sampled: another one means that the store has changed."""
+    """A hash of the ids and vectors sampled: another one means that the store has changed."""
 
 
 def sample(
@@ -77,7 +77,7 @@ def sample(
             values = source.sample(n, seed)
         by_id = dict(zip(values.ids, values.texts or [], strict=False))
         domains = [by_id.get(name) for name in drawn.ids]
-    digest = hashlib.sha256(json.dumps([drawn.ids, texts, domains]).encode())
+    digest = hashlib.sha256(json.dumps(drawn.ids).encode())
     digest.update(np.ascontiguousarray(drawn.vectors).tobytes())
     numbers: np.ndarray = drawn.vectors.astype(np.float64)
     finite: np.ndarray = np.isfinite(numbers).all(axis=1)
