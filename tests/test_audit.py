@@ -63,9 +63,9 @@ def store(tmp_path_factory, vectors, texts):
 
 @pytest.fixture(autouse=True)
 def _few_controls(inverter, monkeypatch):
-    """Fewer public texts to embed than the model brings."""
+    """Fewer and shorter public texts to embed than the model brings."""
     pytest.importorskip("presidio_analyzer")
-    monkeypatch.setattr(inverter.model, "controls", inverter.model.controls[:CONTROLS])
+    monkeypatch.setattr(inverter.model, "controls", [text[:80] for text in inverter.model.controls[:CONTROLS]])
 
 
 def loaded(folder):
@@ -150,7 +150,7 @@ def test_what_cannot_be_audited(refused, store, vectors, texts, tmp_path):
     assert "--normalize" in said(tmp_path / "long.npy")
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     assert "no vectors in it" in said(tmp_path / "empty.jsonl")
-    assert "does not exist" in said("chroma:nowhere#docs")
+    assert "no such file" in said(tmp_path / "nowhere.npy")
     assert "does not answer" in said("qdrant://127.0.0.1:9/docs")
     assert "no field 'owner'" in said(store, "--domain-field", "owner")
     assert "no measure is called 'leaks'" in said(store, "--fail-on", "leaks>1")

@@ -76,7 +76,7 @@ def audit(
     """
     from unembed.cli.console import console, progress, write_report
     from unembed.inverter import Inverter, load
-    from unembed.privacy import audit as auditing
+    from unembed.privacy.audit import Audit, refuse_changed
     from unembed.privacy.redaction import redacted
     from unembed.privacy.report import write
     from unembed.privacy.target import checked
@@ -84,8 +84,8 @@ def audit(
     from unembed.privacy.verdict import Check
     from unembed.results import ResultFile, read_results
 
-    for package, extra in (("presidio_analyzer", "audit"), ("sacrebleu", "audit"), ("rouge_score", "audit")):
-        require(package, extra)
+    for package in ("presidio_analyzer", "sacrebleu", "rouge_score"):
+        require(package, "audit")
     checks = [Check.parse(rule) for rule in ([fail_on] if isinstance(fail_on, str) else fail_on)]
     search = Inverter.search_config(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed,
@@ -103,26 +103,23 @@ def audit(
     inverter = load(model, embedder, device=device)
     texts = _public(public, inverter)
     target = checked(target, inverter, texts, normalize=normalize, seed=seed)
-    search = inverter.suited(search)
+    audit = Audit(inverter, target, inverter.suited(search), model, texts, normalize, price)
     if dry_run:
-        console().print(_plan(auditing.plan(inverter, target, search, texts, price)), markup=False)
+        console().print(_plan(audit.plan()), markup=False)
         return 0
-    folder = _folder(Path(output))
-    settings = auditing.settings(inverter, target, search, model=model, normalize=normalize, sample=sample)
+    folder, settings = _folder(Path(output)), audit.settings()
     state = folder / "attempts.jsonl"
     if not overwrite:
-        auditing.refuse_changed(state, settings)
+        refuse_changed(state, settings)
     with (
         ResultFile(state, settings, kind="audit", overwrite=overwrite) as file,
         progress(len(target.ids), "audit", quiet) as bar,
     ):
-        for count in auditing.attack(inverter, target, search, file, normalize=normalize):
+        for count in audit.attack(file):
             bar.update(count)
-    more = {"truth": truth, "public": public, "domain_field": domain_field, "reveal": reveal}
-    report = auditing.report(
-        inverter, target, search, read_results(state)[1], config=settings, model=model, public=texts, checks=checks,
-        defences=table, normalize=normalize, price=price, authorised_by=authorised_by, more=more,
-    )  # fmt: skip
+    more = {"seed": seed, "truth": truth, "public": public, "domain_field": domain_field, "reveal": reveal}
+    rows = read_results(state)[1]
+    report = audit.report(rows, checks, defences=table, authorised_by=authorised_by, more=more)
     shown = report if reveal else redacted(report)
     write_report(folder / "report.json", json.dumps(shown, indent=1, ensure_ascii=False))
     written = [folder / "report.json", *write(shown, folder)]

@@ -30,7 +30,7 @@ def controls(
     none, that of the prior where the model has none."""
     made: dict[str, Control] = {}
     others = {
-        "random text": control_texts(inverter, public, _lengths(inverter, references), 0, seed),
+        "random text": control_texts(inverter, public, token_counts(inverter, references), 0, seed),
         "prior": prior_samples(inverter, len(references), seed),
     }
     for name, texts in others.items():
@@ -54,7 +54,7 @@ def nearest(inverter: Inverter, targets: np.ndarray, public: Iterable[str]) -> C
     return Control(texts, best.clip(-1, 1).tolist())
 
 
-def _lengths(inverter: Inverter, texts: Sequence[str]) -> list[int]:
+def token_counts(inverter: Inverter, texts: Sequence[str]) -> list[int]:
     """In the embedder's tokens; behind an API that shows none, by the usual four bytes a token."""
     try:
         return [max(1, count) for count in inverter.embedder.count_tokens(texts)]

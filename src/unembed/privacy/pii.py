@@ -75,7 +75,7 @@ class Recogniser:
             _take(text, found, "NAME", names(text))
         else:
             for string, label in ner(text):
-                if label in _ENTITIES:
+                if label in _ENTITIES and string.strip():
                     _take(text, found, _ENTITIES[label], [string])
         return {kind: list(dict.fromkeys(found[kind])) for kind in TYPES if kind in found}
 

@@ -166,7 +166,7 @@ def limits(report: Mapping[str, Any], languages: Sequence[str]) -> list[str]:
     out = [
         "A lower bound: another model, more queries or more known texts may read more.",
         f"{target['usable']} vectors of {target['count'] or 'an unknown number'} were attacked; intervals are 95 % "
-        "bootstraps over them and say nothing about other stores.",
+        "bootstraps over them and say nothing about other stores. Where none of n was found, about 3/n may still be.",
         "Personal data is what patterns, checksums and "
         + (f"spaCy's models ({', '.join(languages)}) recognise" if languages else "capitals tell")
         + "; addresses, diagnoses and names written in small letters, for example, are not among it.",
