@@ -12,9 +12,9 @@ from unembed.metrics import share_estimate
 from unembed.privacy.leakage import Control, Record, length_class, measure
 from unembed.privacy.plausibility import by_shape, by_texts
 from unembed.privacy.redaction import masked, redacted
-from unembed.privacy.target import without_password
 from unembed.privacy.verdict import Check, headline, limits, remediation, severity
 from unembed.scripts import script_of
+from unembed.stores.address import without_password
 
 TRUE = [
     "Anna Miller lives in Oslo and writes from anna@example.org.",

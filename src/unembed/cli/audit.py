@@ -55,7 +55,7 @@ def audit(
         text_field: field of the true texts; "" ignores them.
         vector_field: field, column or array that holds the vectors.
         ids_field: field of the vectors' ids.
-        domain_field: a field beside the vectors by whose values the figures are parted.
+        domain_field: a field of texts beside the vectors, such as a team, by whose values the figures are parted.
         public: a file of texts that are not in the store, for the controls; by default texts of the model's training.
         defences: report.json of unembed defend, whose figures the report then holds.
         fail_on: rules such as pii_recall>0.05, exact_uncased>=0.01 or confidence_good>0.2; give it once for each.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from unembed.errors import InputError, SpecMismatch, StorageError
 from unembed.inverter import Inverter
 from unembed.privacy.plausibility import Plausibility, by_shape, by_texts
 from unembed.stores import open_vectors
+from unembed.stores.address import without_password
 
 PROBED = 64
 """Texts beside the vectors that are embedded again, to see whether the vectors are theirs."""
@@ -56,12 +56,12 @@ def sample(
         InputError: an address that leads nowhere, an empty store, no usable vector, texts of other vectors.
         StorageError: a store or file that cannot be read.
     """
-    fields = {"ids_field": ids_field, "vector_field": vector_field}
+    shown, fields = without_password(address), {"ids_field": ids_field, "vector_field": vector_field}
     with open_vectors(address, text_field=text_field, **fields) as source:
         drawn = source.sample(n, seed)
         count, dtype, beside = source.count, source.dtype, [str(name) for name in source.fields]
     if not drawn.ids:
-        raise InputError(f"{address}: holds no vectors; give a store with at least one")
+        raise InputError(f"{shown}: holds no vectors; give a store with at least one")
     texts: list[str | None] = [None] * len(drawn.ids)
     if drawn.texts is not None:
         texts = [text.strip() or None for text in drawn.texts]
@@ -86,12 +86,12 @@ def sample(
     refused = Counter({"NaN or infinity": int((~finite).sum()), "zero": int((finite & (norms <= 1e-12)).sum())})
     if not usable:
         raise InputError(
-            f"{address}: none of the {len(drawn.ids)} vectors sampled has a direction (all are zero or hold NaN); "
+            f"{shown}: none of the {len(drawn.ids)} vectors sampled has a direction (all are zero or hold NaN); "
             "embed their texts again"
         )
     lengths = norms[usable]
     facts = {
-        "source": without_password(address), "count": count, "sampled": len(drawn.ids), "usable": len(usable),
+        "source": shown, "count": count, "sampled": len(drawn.ids), "usable": len(usable),
         "dimension": int(drawn.vectors.shape[1]), "dtype": str(dtype),
         "norms": {"least": float(lengths.min()), "mean": float(lengths.mean()), "greatest": float(lengths.max())},
         "fields": [{"name": name, "kind": "text" if i == 0 and drawn.texts else ""} for i, name in enumerate(beside)],
@@ -155,9 +155,3 @@ def read_truth(path: Path) -> dict[str, str]:
             raise InputError(f'{path}, line {number}: give {{"id": …, "text": "…"}} in each line')
         known[str(row["id"])] = row["text"]
     return known
-
-
-def without_password(address: str) -> str:
-    """An address as it may be shown: `postgresql://user:secret@host` without the secret."""
-    address = re.sub(r"(//[^/@:]*):[^@/]*@", r"\1@", address)
-    return re.sub(r"(?i)(password|pwd|api[_-]?key|token)=[^&\s]*", r"\1=…", address)
