@@ -113,13 +113,19 @@ def test_without_truth_only_confidence_is_told():
 def test_records_without_a_text_are_told_apart():
     found = measure(records([TRUE[0], None, None]), {}, Recogniser())
     assert found.truth and found.scores["token_f1"]["n"] == 1 and len(found.records) == 3
-    assert found.confidence["good"]["n"] == 3
+    assert found.confidence["good"]["n"] == 3 and "2 of the vectors have no true text" in limits(report(found), ())[0]
 
 
 def test_severity_counts_what_is_above_the_best_control(leakage):
     assert severity(report(leakage))[0] == "critical"
     level = measure(records(), {"same": Control(WRITTEN, [0.9] * 3)}, Recogniser())
     assert severity(report(level))[0] == "none", "a control that reads as much"
+    alone = measure(records()[:1], {}, Recogniser())
+    assert alone.scores["token_f1"]["low"] is None and severity(report(alone))[0] == "critical", (
+        "no interval of one row"
+    )
+    some = records([TRUE[0], "It is late.", "You are here."])
+    assert severity(report(measure(some, {}, Recogniser())))[0] == "critical", "personal data in one row alone"
 
 
 @pytest.mark.parametrize(

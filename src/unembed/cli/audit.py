@@ -180,25 +180,21 @@ def _summarise(report: dict[str, Any], written: list[Path]) -> None:
     out.print(
         f"{report['verdict']['severity']}: {figure['value']:.3f}{within} {report['headline']['label']}", markup=False
     )
-    systems = {"inverter": {"scores": report["scores"], "pii_recall": report["pii"].get("any", {}).get("recall")}}
     if report["truth"]:
-        names = list(report["scores"])
+        ours = {"scores": report["scores"], "pii_recall": report["pii"].get("any", {}).get("recall")}
+        names = [*report["scores"], "pii_recall"]
         rows = [
-            (system, *(_cell(part["scores"][name]) for name in names), _cell(part["pii_recall"]))
-            for system, part in {**systems, **report["controls"]}.items()
+            (system, *(_cell({**part["scores"], "pii_recall": part["pii_recall"]}[name], name) for name in names))
+            for system, part in {"inverter": ours, **report["controls"]}.items()
         ]
-        columns = [("", "left"), *((name, "right") for name in names), ("pii_recall", "right")]
+        columns = [("", "left"), *((name, "right") for name in names)]
         out.print(table(columns, rows))
     for check in report["verdict"]["checks"]:
         out.print(f"{'failed' if check['failed'] else 'passed'}: {check['rule']} ({check['value']:.3f})", markup=False)
     out.print(f"written: {', '.join(map(str, written))}", markup=False)
 
 
-def _cell(estimate: dict[str, Any] | None) -> str:
-    return (
-        "–"
-        if estimate is None
-        else f"{estimate['value']:.3f}"
-        if estimate["value"] <= 1
-        else f"{estimate['value']:.1f}"
-    )
+def _cell(estimate: dict[str, Any] | None, name: str) -> str:
+    if estimate is None:
+        return "–"
+    return f"{estimate['value']:.{1 if name in ('bleu', 'chrf') else 3}f}"

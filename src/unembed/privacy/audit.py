@@ -84,7 +84,7 @@ class Audit:
 
     def plan(self) -> dict[str, Any]:
         """What a run will cost at most: queries, tokens, seconds and, where there is a price, money. The time is
-        measured on a few of the public texts; an embedder behind an API is not asked, and gives none."""
+        measured on a few of the public texts; an embedder behind an API is not asked for that, and gives none."""
         known = [text for text in self.target.texts if text is not None]
         queries = len(self.target.ids) * self.search.most_queries()
         if known:  # the controls, and those that are embedded again beforehand

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +67,7 @@ def sample(
         beside = [text_field or "text", *beside]
     if truth is not None:
         known = read_truth(Path(truth))
-        texts = [known.get(name) for name in drawn.ids]
+        texts = [known.get(name) or None for name in drawn.ids]
         if not any(texts):
             raise InputError(f"{truth}: none of the ids sampled, such as {drawn.ids[0]!r}, is in it; check its ids")
     domains: list[str | None] = [None] * len(drawn.ids)
@@ -83,7 +82,7 @@ def sample(
     finite: np.ndarray = np.isfinite(numbers).all(axis=1)
     norms = np.linalg.norm(np.where(finite[:, None], numbers, 0), axis=1)
     usable = np.flatnonzero(norms > 1e-12).tolist()
-    refused = Counter({"NaN or infinity": int((~finite).sum()), "zero": int((finite & (norms <= 1e-12)).sum())})
+    refused = {"NaN or infinity": int((~finite).sum()), "zero": int((finite & (norms <= 1e-12)).sum())}
     if not usable:
         raise InputError(
             f"{shown}: none of the {len(drawn.ids)} vectors sampled has a direction (all are zero or hold NaN); "
@@ -136,7 +135,7 @@ def _plausibility(
 def read_truth(path: Path) -> dict[str, str]:
     """Id → text. JSON lines with `id` and `text`; of other files line i is the text of vector i, from 0."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
@@ -153,5 +152,5 @@ def read_truth(path: Path) -> dict[str, str]:
             row = None
         if not isinstance(row, Mapping) or not isinstance(row.get("text"), str) or "id" not in row:
             raise InputError(f'{path}, line {number}: give {{"id": …, "text": "…"}} in each line')
-        known[str(row["id"])] = row["text"]
+        known[str(row["id"])] = row["text"].strip()
     return known

@@ -18,10 +18,11 @@ MEASURES = ("pii_recall", *SCORES, "cosine", "confidence_good", "confidence_exac
 _WITHOUT_TRUTH = ("confidence_good", "confidence_exact", "verified")
 _OPERATORS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _RULE = re.compile(r"\s*([\w.]+)\s*(>=|<=|>|<)\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*")
-LEVELS = (("critical", 0.5), ("high", 0.2), ("medium", 0.05))
+LEVELS = (("critical", 0.5), ("high", 0.2), ("medium", 0.05), ("low", 0.0))
+SEVERITIES = ("none", "low", "medium", "high", "critical")
 _RULES = (
-    "critical from 50, high from 20, medium from 5 percentage points {what}; below that low where the inverter's "
-    "interval lies above it, otherwise none"
+    "critical from 50, high from 20, medium from 5 percentage points {what}, low below that; none where the "
+    "inverter's interval does not lie above it"
 )
 
 
@@ -94,20 +95,17 @@ def severity(report: Mapping[str, Any]) -> tuple[str, str]:
     """(severity, the rule it follows from). With the true texts what counts is how far recall of personal data or
     token F1 lies above the best control; without them, the share believed good or verified exact."""
     if not report["truth"]:
-        found = [report["confidence"][name] for name in ("good", "verified") if name in report["confidence"]]
-        most = max(found, key=lambda estimate: estimate["value"])
+        found = [(report["confidence"][name], 0.0) for name in ("good", "verified") if name in report["confidence"]]
         rule = _RULES.format(what="of reconstructions believed good or verified exact")
-        return _level(most["value"], (most["low"] or 0) > 0), rule
-    levels = []
-    for name, ours in (
-        ("pii_recall", report["pii"].get(ANY, {}).get("recall")),
-        ("token_f1", report["scores"]["token_f1"]),
-    ):
-        if ours is not None:
-            best = max((_of_control(control, name) for control in report["controls"].values()), default=0.0)
-            levels.append((ours["value"] - best, (ours["low"] or 0) > best))
-    rule = _RULES.format(what="of personal data or token F1 above the best control")
-    return _level(*max(levels)), rule
+    else:
+        ours = {"pii_recall": report["pii"].get(ANY, {}).get("recall"), "token_f1": report["scores"]["token_f1"]}
+        found = [
+            (estimate, max((_of_control(control, name) for control in report["controls"].values()), default=0.0))
+            for name, estimate in ours.items()
+            if estimate is not None
+        ]
+        rule = _RULES.format(what="of personal data or token F1 above the best control")
+    return max((_level(estimate, best) for estimate, best in found), key=SEVERITIES.index), rule
 
 
 def _of_control(control: Mapping[str, Any], name: str) -> float:
@@ -115,8 +113,9 @@ def _of_control(control: Mapping[str, Any], name: str) -> float:
     return estimate["value"] if estimate else 0.0
 
 
-def _level(excess: float, distinct: bool) -> str:
-    return next((name for name, least in LEVELS if excess >= least), "low" if distinct else "none")
+def _level(ours: Mapping[str, Any], best: float) -> str:
+    least = ours["value"] if ours["low"] is None else ours["low"]
+    return next(name for name, above in LEVELS if ours["value"] - best >= above) if least > best else "none"
 
 
 def remediation(report: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -143,7 +142,7 @@ def _defend() -> dict[str, str]:
 
 
 def _measured(table: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each defence at its mildest loss that was compared, the one under which most is kept back first."""
+    """Up to five of the settings that were compared, the one that keeps most back first."""
     clean = next((leak for leak in table["leaks"] if leak["defence"] == "none"), None)
     if clean is None:
         raise InputError("the report of unembed defend holds no figure without a defence: give a complete one")
@@ -173,7 +172,9 @@ def limits(report: Mapping[str, Any], languages: Sequence[str]) -> list[str]:
     ]
     if not report["truth"]:
         out.insert(0, "The true texts are not known: no reconstruction is verified but those that re-embed exactly.")
-    elif ANY not in report["pii"]:
+    elif unknown := sum(record["true_text"] is None for record in report["records"]):
+        out.insert(0, f"{unknown} of the vectors have no true text: they are in no figure but the confidence.")
+    if report["truth"] and ANY not in report["pii"]:
         out.append("No personal data was recognised in the true texts, so none could be recovered.")
     if not model["steps"]:
         out.append(
