@@ -15,7 +15,6 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
@@ -30,6 +29,7 @@ COMMANDS = {
     "hypothesize": "write the first hypotheses that a corrector is trained on",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "audit": "say what the vectors of a store give away, as a report",
     "defend": "compare defences at matched utility, against every attacker",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
@@ -51,6 +51,9 @@ WORDS = {
 
 
 _NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
+
+ALIASES = {"audit": {"--vectors": "--store", "--fail_on": "--fail_on+"}}
+"""Other spellings of a command's flags; `+` lets one be given several times."""
 
 
 class Parser(ArgumentParser):
@@ -100,11 +103,13 @@ def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
 def spell(arguments: Sequence[str]) -> list[str]:
     """Accept --like-this for --like_this, and -o, -m, -q for --output, --model, --quiet."""
     short = {"-o": "--output", "-m": "--model", "-q": "--quiet"}
+    aliases = ALIASES.get(arguments[0], {}) if arguments else {}
     out = []
     for argument in arguments:
         if re.match(r"--[A-Za-z][\w.-]*(=|$)", argument):
             name, mark, value = argument.partition("=")
-            argument = name[:2] + name[2:].replace("-", "_") + mark + value
+            name = name[:2] + name[2:].replace("-", "_")
+            argument = aliases.get(name, name) + mark + value
         out.append(short.get(argument, argument))
     return out
 
@@ -122,7 +127,7 @@ def bracketed(arguments: Sequence[str]) -> list[str]:
         flag, mark, value = argument.partition("=")
         at = i if mark else i + 1
         value = value if mark else "".join(out[at : at + 1])
-        if flag not in flags or not value or value[0] in "[-" or Path(value).exists():
+        if flag not in flags or not value or value[0] in "[-" or os.path.exists(value):
             continue
         items = ", ".join(item if _NUMBER.fullmatch(item) else json.dumps(item) for item in value.split(","))
         out[at] = f"{flag}=[{items}]" if mark else f"[{items}]"
