@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 900  # a fence that waits for something must not hold up the whole run
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN_NAMES = ("README.md", "index.md", "guide.md", "troubleshooting.md", "vec2text.md", "export.md")
+RUN_NAMES = ("README.md", "index.md", "guide.md", "probes.md", "troubleshooting.md", "vec2text.md", "export.md")
 RUN = [page for page in PAGES if page.name in RUN_NAMES]
 NO_TEST = re.compile(r"<!-- no-test: \S.* -->")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from unembed.inverter import Inverter
 
 
@@ -24,6 +26,7 @@ def audit(
     ids_field: str | None = None,
     domain_field: str | None = None,
     public: str | None = None,
+    canaries: str | None = None,
     defences: str | None = None,
     fail_on: list[str] | str = [],  # noqa: B006  (never changed; jsonargparse shows it)
     reveal: bool = False,
@@ -57,7 +60,8 @@ def audit(
         ids_field: field of the vectors' ids.
         domain_field: a field of texts beside the vectors, such as a team, by whose values the figures are parted.
         public: a file of texts that are not in the store, for the controls; by default texts of the model's training.
-        defences: report.json of unembed defend, whose figures the report then holds.
+        canaries: what unembed canary score wrote with --output, whose figures the report then holds.
+        defences: report.json of unembed defend, the same.
         fail_on: rules such as pii_recall>0.05, exact_uncased>=0.01 or confidence_good>0.2; give it once for each.
         reveal: write the recovered texts into the report; by default they are masked.
         authorised_by: who has allowed this, for the report.
@@ -91,7 +95,11 @@ def audit(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed,
         targets_at_once=targets_at_once,
     )  # fmt: skip
-    table = None if defences is None else _json(Path(defences))
+    tables = {
+        "canaries": canaries
+        and _json(canaries, "unembed canary score", lambda table: "planted" in table.get("all", {})),
+        "defences": defences and _json(defences, "unembed defend", lambda table: {"worst", "leaks"} <= table.keys()),
+    }
     target = draw(
         store, sample, seed, truth=truth, ids_field=ids_field, vector_field=vector_field, text_field=text_field,
         domain_field=domain_field,
@@ -119,7 +127,7 @@ def audit(
             bar.update(count)
     more = {"seed": seed, "truth": truth, "public": public, "domain_field": domain_field, "reveal": reveal}
     rows = read_results(state)[1]
-    report = audit.report(rows, checks, defences=table, authorised_by=authorised_by, more=more)
+    report = audit.report(rows, checks, **tables, authorised_by=authorised_by, more=more)
     shown = report if reveal else redacted(report)
     write_report(folder / "report.json", json.dumps(shown, indent=1, ensure_ascii=False))
     written = [folder / "report.json", *write(shown, folder)]
@@ -139,15 +147,16 @@ def _public(path: str | None, inverter: Inverter) -> list[str]:
     return texts
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: str, command: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The figures that another command wrote."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise StorageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise InputError(f"{path}: is no JSON; give the report.json of unembed defend") from error
-    if not isinstance(table, dict) or not {"settings", "worst", "leaks"} <= table.keys():
-        raise InputError(f"{path}: is no report of unembed defend; give its report.json")
+        raise InputError(f"{path}: is no JSON; give the figures that {command} wrote") from error
+    if not isinstance(table, dict) or not fits(table):
+        raise InputError(f"{path}: holds no figures of {command}; give the JSON that it wrote")
     return table
 
 

@@ -31,6 +31,9 @@ COMMANDS = {
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
     "audit": "say what the vectors of a store give away, as a report",
     "defend": "compare defences at matched utility, against every attacker",
+    "canary": "plant invented secrets among vectors, and count how many an inverter reads",
+    "slots": "find what a record says where its wording is known: candidates for the gaps of a template",
+    "membership": "ask whether texts are in a store",
     "calibrate": "measure what an inverter's results are worth, so that each says how far to believe it",
     "interpolate": "write the texts on the way between two vectors",
     "models": "list the models that are known, describe, fetch, convert or export one",
@@ -45,6 +48,7 @@ WORDS = {
         "name": "a shipped or public model, a folder, a hub id, or a pair",
         "destination": "for pull and convert: the folder to be made",
     },
+    "canary": {"action": "make, embed, find or score", "file": "of the canaries, JSON Lines"},
     "push": {"folder": "of the model, or of the run that trained it", "name": "OWNER/NAME on the hub"},
 }
 """Commands that read better with words than with flags: their words, in order."""

@@ -103,7 +103,8 @@ class Audit:
 
     def report(
         self, attempts: Sequence[Mapping[str, Any]], checks: Sequence[Check] = (), *,
-        recogniser: Recogniser | None = None, defences: dict[str, Any] | None = None, authorised_by: str | None = None,
+        recogniser: Recogniser | None = None, canaries: dict[str, Any] | None = None,
+        defences: dict[str, Any] | None = None, authorised_by: str | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """The report of rows that `attack` wrote, as plain JSON values and unredacted.
@@ -111,6 +112,7 @@ class Audit:
         Args:
             checks: rules that fail the audit.
             recogniser: of personal data.
+            canaries: what `canary_recall.recall` found.
             defences: the report of `unembed defend`.
             more: settings that concern the report alone.
 
@@ -135,7 +137,7 @@ class Audit:
                 "steps": self.search.steps, "consensus": self.search.consensus, "queries_mean": queries / len(rows),
                 "queries": queries, "tokens": tokens, "cost": self._cost(tokens),
             },
-            **asdict(leakage), "canaries": None, "defences": defences, "tags": list(TAGS),
+            **asdict(leakage), "canaries": canaries, "defences": defences, "tags": list(TAGS),
         }  # fmt: skip
         made["headline"] = headline(made)
         level, rule = severity(made)
