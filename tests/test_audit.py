@@ -78,7 +78,9 @@ def test_a_store_with_texts(command, store, texts, tmp_path):
     planned = command(*words, "--dry-run", "--price", "2")[1]
     assert "8 vectors" in planned and "at most 72 embedder queries" in planned and "cost at most 0.0" in planned
     assert not out.exists(), "a plan writes nothing"
-    code, shown, err = command(*words, "--fail-on", "token_f1>0.99", "--fail-on", "cosine>0.1")
+    planted = {"all": {"planted": 3, "recall": {"1": {"value": 1 / 3, "low": None, "high": None, "n": 3}}}}
+    more = ["--canaries", _file(tmp_path / "canaries.json", json.dumps(planted))]
+    code, shown, err = command(*words, *more, "--fail-on", "token_f1>0.99", "--fail-on", "cosine>0.1")
     assert (code, err) == (1, "") and "passed: token_f1>0.99" in shown and "failed: cosine>0.1" in shown
     report = loaded(out)
     assert report["truth"] and report["target"]["sampled"] == 8 and report["target"]["count"] is None
@@ -87,6 +89,7 @@ def test_a_store_with_texts(command, store, texts, tmp_path):
     ours = report["scores"]["token_f1"]["value"]
     assert ours > max(control["scores"]["token_f1"]["value"] for control in report["controls"].values())
     assert set(report["by"]["domain"]) == {"a", "b"} and report["pii"]["any"]["found"] > 5
+    assert report["canaries"] == planted and "33.3 %" in (out / "report.md").read_text(encoding="utf-8")
     assert len(report["records"]) == 8 == report["threat_model"]["queries"]
     assert [check["failed"] for check in report["verdict"]["checks"]] == [False, True]
     rows = {row["id"]: row for row in read_results(out / "attempts.jsonl")[1]}
@@ -158,7 +161,8 @@ def test_what_cannot_be_audited(refused, store, vectors, texts, tmp_path):
     assert "sample of 0" in said(store, "--sample", "0")
     (tmp_path / "t.jsonl").write_text('{"id": "doc 1"}', encoding="utf-8")
     assert "t.jsonl, line 1" in said(store, "--truth", tmp_path / "t.jsonl")
-    assert "is no report of unembed defend" in said(store, "--defences", _file(tmp_path / "d.json", "[]"))
+    assert "holds no figures of unembed defend" in said(store, "--defences", _file(tmp_path / "d.json", "[]"))
+    assert "holds no figures of unembed canary" in said(store, "--canaries", _file(tmp_path / "c.json", "{}"))
     assert "is no JSON" in said(store, "--defences", _file(tmp_path / "d.json", "{"))
     assert "cannot be read" in said(store, "--defences", tmp_path / "missing.json")
     assert "holds no text" in said(store, "--public", _file(tmp_path / "p.txt", "\n"))

@@ -95,7 +95,7 @@ def audit(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed,
         targets_at_once=targets_at_once,
     )  # fmt: skip
-    tables = {
+    tables: dict[str, Any] = {
         "canaries": canaries
         and _json(canaries, "unembed canary score", lambda table: "planted" in table.get("all", {})),
         "defences": defences and _json(defences, "unembed defend", lambda table: {"worst", "leaks"} <= table.keys()),
