@@ -1,11 +1,13 @@
 """Writing with and without a cache of keys and values, in tokens per second:
 
     python benchmarks/bench_generation.py [--family prefix-decoder] [--layers 12] [--width 768] [--batch 1 16]
+    python benchmarks/bench_generation.py --family davae --vocabulary 21128
 
 Both ways run in turn, several times, on random weights of the given size, and write texts of one length; their ids must
-be the same. Without a cache everything is read anew at each step and the logits of the last place alone are computed,
-which is already less than a loop over a plain forward pass does. Rates are given by the wall clock and by CPU time,
-which a busy machine disturbs less; the speed-up is the median over the rounds, with the lowest and the highest.
+be the same. Without a cache everything is read anew at each step: a prefix decoder computes the logits of the last
+place alone, already less than a loop over plain forward passes does; DAVAE's decoder those of all places, as the
+original does. Rates are given by the wall clock and by CPU time, which a busy machine disturbs less; the speed-up is
+the median over the rounds, with the lowest and the highest.
 Results: benchmarks/results/generation.json and .md, one entry for each family and size.
 """
 
@@ -91,7 +93,35 @@ def prefix_decoder(layers: int, width: int, vocabulary: int) -> Ways:
     return Ways(with_cache, without, sum(parameter.numel() for parameter in net.parameters()))
 
 
-FAMILIES: dict[str, Callable[[int, int, int], Ways]] = {"prefix-decoder": prefix_decoder}
+def davae(layers: int, width: int, vocabulary: int) -> Ways:
+    """DAVAE's decoder, with a latent of 128 numbers."""
+    from unembed.models.davae.generation import drawn, write
+    from unembed.models.davae.network import DecoderConfig, LatentDecoder
+    from unembed.models.decoding import choose
+
+    latent, start = 128, 1
+    config = DecoderConfig(vocabulary, width, layers, width // 64, 0.0, 0.0)
+    net = LatentDecoder(config, latent).eval().requires_grad_(False)
+
+    def latents(batch: int) -> Tensor:
+        return torch.randn(batch, latent, generator=torch.Generator().manual_seed(0))
+
+    @torch.inference_mode()
+    def with_cache(batch: int, tokens: int) -> list[list[int]]:
+        rows = write(net, latents(batch), [[start]] * batch, drawn(GREEDY, None), end=-1, longest=tokens + 1)
+        return [row.ids for row in rows]
+
+    @torch.inference_mode()
+    def without(batch: int, tokens: int) -> list[list[int]]:
+        ids, z = torch.full((batch, 1), start), latents(batch)  # B T
+        for _ in range(tokens):
+            ids = torch.cat([ids, choose(net(ids, z)[:, -1].float(), GREEDY, None)[:, None]], dim=1)
+        return ids[:, 1:].tolist()
+
+    return Ways(with_cache, without, sum(parameter.numel() for parameter in net.parameters()))
+
+
+FAMILIES: dict[str, Callable[[int, int, int], Ways]] = {"prefix-decoder": prefix_decoder, "davae": davae}
 """Name → (layers, width, vocabulary) → its two ways, on random weights."""
 
 

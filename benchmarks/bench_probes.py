@@ -218,8 +218,8 @@ def tables(results: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([one['asked'], one['store'], *cells, shown(one['wrong_at_5_percent'])])} |")
     lines += [
         "",
-        f"Slots: {records['records']} records, {records['references']} references of other kinds that name no "
-        f"candidate ({results['slots']['clean, all three']['references']} for all three slots).",
+        f"Slots: {records['records']} records, {records['references']} references of other kinds without a candidate "
+        f"({results['slots']['clean, all three']['references']} for all three slots).",
         "",
         "| store | slot | candidates | right | at p ≤ .05 | wrong of these | at p ≤ .05 with the truth off the list |",
         "|---|---|---|---|---|---|---|",

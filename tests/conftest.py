@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from unembed import Inverter
     from unembed.embedders import Embedder
 
@@ -31,6 +33,16 @@ def two_threads() -> None:
     """Hold torch to two threads, so that timings and the order of sums do not depend on the machine."""
     import torch
 
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="module")
+def one_thread(two_threads: None) -> Iterator[None]:
+    """For networks of some thousand weights, which lose by a second one."""
+    import torch
+
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(2)
 
 

@@ -37,6 +37,17 @@ def test_ridge_where_the_map_is_no_rotation():
     assert reached > 0.8 and found.cosine == pytest.approx(reached, abs=0.05), "what it promises on pairs left out"
 
 
+def test_few_pairs_do_no_harm_to_vectors_that_were_only_rounded():
+    """Towards zero, so few of them would restore less than leaving the vectors as they are."""
+    clean = unit(400, 128, 3)
+    stored = np.round(clean * 12) / 12
+    found = align(stored[:150], clean[:150])
+    assert found.kind == "ridge to identity"
+    assert cosine(found(stored[150:]), clean[150:]) >= cosine(stored[150:], clean[150:]) - 1e-3
+    plain = np.linalg.solve(stored[:150].T @ stored[:150] + 0.5 * np.eye(128), stored[:150].T @ clean[:150])
+    assert cosine(stored[150:] @ plain, clean[150:]) < cosine(stored[150:], clean[150:]) - 0.02
+
+
 def test_as_many_pairs_as_dimensions_are_no_catastrophe(minilm):
     """Plain least squares falls to a cosine near 0 there."""
     texts = [f"{a} {b} {c}" for a in ("red", "old", "wet", "sad") for b in ("cars", "dogs", "laws") for c in "abcdefgh"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from unembed.cli import main as cli
+from unembed.cli.main import bracketed
 from unembed.results import ResultFile, read_results
 
 TEXTS = [
@@ -322,3 +323,23 @@ def test_ctrl_c_keeps_what_was_finished(command, tmp_path, npy, monkeypatch):
     code, _, err = command("invert", "--vectors", npy, *GREEDY, "--targets-at-once", "4", "-o", out)
     assert code == 130 and err.startswith("unembed: stopped") and err.count("\n") == 1
     assert list(texts_in(out)) == list("0123")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["--lengths", "4,8"], ["--lengths", "[4, 8]"]),
+        (["--lengths=4,8", "--n", "3"], ["--lengths=[4, 8]", "--n", "3"]),
+        (["--lengths", "[4, 8]"], ["--lengths", "[4, 8]"]),
+        (["--data", "a: b.txt,c.txt"], ["--data", '["a: b.txt", "c.txt"]']),
+        (["--output", "a,b"], ["--output", "a,b"]),
+    ],
+)
+def test_a_list_needs_no_brackets(given, read):
+    assert bracketed(["evaluate", *given]) == ["evaluate", *read]
+
+
+def test_a_path_with_a_comma_is_one_path(tmp_path):
+    path = tmp_path / "a,b.txt"
+    path.write_text("text", encoding="utf-8")
+    assert bracketed(["evaluate", "--data", str(path)]) == ["evaluate", "--data", str(path)]

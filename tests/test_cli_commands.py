@@ -218,6 +218,7 @@ def test_evaluate_prints_without_a_file_and_refuses_lengths_that_no_text_has(com
     ("package", "extra", "arguments"),
     [
         ("rouge_score", "evaluate", ["evaluate", "--data", EXAMPLES]),
+        ("presidio_analyzer", "audit", ["audit", "--store", "v.npy", "--output", "run"]),
         ("matplotlib", "plot", ["invert", "--text", "a", "--plot", "a.png"]),
         ("accelerate", "train", ["train", "--output", "x", "--corpora", '[{"path": "a.txt"}]']),
         ("wandb", "wandb", ["train", "--output", "x", "--corpora", '[{"path": "a.txt"}]', "--tracker", "wandb"]),

@@ -31,13 +31,7 @@ WHO, WHAT, WHERE = "我 你 他 她".split(), "吃饭 喝茶 看书 睡觉 跑�
 TEXTS = [f"{who}在{where}{what}。" for who, what, where in product(WHO, WHAT, WHERE)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks as small as these lose by a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

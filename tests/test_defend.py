@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 
+from unembed.checkpoints import resolve
 from unembed.errors import InputError
 from unembed.privacy.attackers import View, attackers, look_up
+from unembed.privacy.aware import Aware
 from unembed.privacy.comparison import matched, prepare, strongest
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import defence_class
-from unembed.privacy.retrieval import read_retrieval
+from unembed.privacy.retrieval import read_retrieval, unit
 
 D = 48
 
@@ -145,3 +147,30 @@ def test_what_cannot_be_compared(command, corpus, tmp_path):
     ):
         code, _, err = command(*base, *words)
         assert code == 2 and said in err and err.count("\n") == 1
+
+
+def test_the_aware_attacker_learns_what_a_defence_does(corpus, inverter, tmp_path):
+    """Vectors that are all moved the same way stand for any change that can be simulated: an inverter that was trained
+    on such vectors finds their texts likelier than one that was trained on clean ones."""
+    away = 2 * np.eye(384, dtype=np.float32)[7]
+    public = [str(corpus / "corpus.jsonl")]
+    aware = Aware(inverter, resolve("minilm"), tmp_path, public, spans=1500, longest=12, corrects=False, seed=0)
+    clean, moved = aware("clean", lambda rows: rows), aware("moved/aware", lambda rows: unit(rows + away))
+    texts = [f"The tower of {place} was opened in 1931." for place in ("Oslo", "Lima", "Paris")]
+    targets = unit(inverter.embedder.encode(texts) + away)
+    assert moved.model.score(texts, targets).mean() > clean.model.score(texts, targets).mean() + 2
+    assert not any((tmp_path / "moved").iterdir()), "its state is done with"
+
+
+def test_the_command_with_an_aware_attacker(command, corpus, tmp_path):
+    out = tmp_path / "run"
+    words = [
+        "defend", "--corpus", corpus, "-o", out, "--n", "4", "--tokens", "12", "--defences", "[quantisation, rotation]",
+        "--utility-drop", "[10]", "--pairs", "[]", "--consensus", "4", "--public", corpus / "corpus.jsonl",
+        "--public-spans", "500", "-q",
+    ]  # fmt: skip
+    assert "and 3 trainings on 500 spans" in command(*words, "--dry-run")[1]
+    assert command(*words)[0] == 0
+    found = {leak["id"] for leak in json.loads((out / "report.json").read_text(encoding="utf-8"))["leaks"]}
+    assert {"none/0/static", "none/0/aware", "quantisation/0.1/aware", "rotation/0.1/static"} <= found
+    assert "rotation/0.1/aware" not in found, "nobody simulates a secret key"

@@ -33,12 +33,7 @@ KINDS = {
 ODD = ["x  y\n z ", " ☃ zebra <unk> <s> <0x41>", "", "Ⅳ ﬁne ①２３", "a<n>b <n> 中 国 【c】"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from unembed.privacy.retrieval import ndcg, read_retrieval
 @pytest.fixture
 def folder(tmp_path):
     documents = [{"_id": f"d{i}", "title": f"T{i}", "text": f"text {i}"} for i in range(4)]
+    documents.insert(1, {"_id": "nothing", "title": "", "text": " "})
     with gzip.open(tmp_path / "corpus.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in documents)
     queries = [{"_id": name, "text": f"question {name}"} for name in ("q1", "q2", "q3")]
@@ -30,9 +31,38 @@ def folder(tmp_path):
 
 def test_a_set_is_read(folder):
     found = read_retrieval(folder)
-    assert found.documents == [f"T{i} text {i}" for i in range(4)]
+    assert found.documents == [f"T{i} text {i}" for i in range(4)], "one is empty"
     assert found.queries == ["question q1", "question q3"], "nothing answers q2"
     assert found.judged == [{2: 1.0, 0: 2.0}, {3: 1.0}]
+
+
+def test_a_set_is_read_as_the_hub_has_it(folder, tmp_path):
+    """With the configurations that MTEB's sets have, here in a local folder, which `datasets` opens like one of the
+    hub."""
+    parts = {
+        "default": ("test", "qrels.jsonl"),
+        "corpus": ("corpus", "corpus.jsonl"),
+        "queries": ("asked", "asked.jsonl"),
+    }
+    card = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: {path}\n"
+        for name, (split, path) in parts.items()
+    )
+    place = tmp_path / "there"
+    place.mkdir()
+    (place / "README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
+    with gzip.open(folder / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+        (place / "corpus.jsonl").write_text(file.read(), encoding="utf-8")
+    (place / "asked.jsonl").write_text((folder / "queries.jsonl").read_text(encoding="utf-8"), encoding="utf-8")
+    lines = (folder / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    rows = [dict(zip(("query-id", "corpus-id", "score"), line.split("\t"), strict=True)) for line in lines]
+    judged = [json.dumps({**row, "score": int(row["score"])}) for row in rows]
+    (place / "qrels.jsonl").write_text("\n".join(judged), encoding="utf-8")
+    there, here = read_retrieval(f"hf:{place}"), read_retrieval(folder)
+    assert (there.documents, there.queries, there.judged) == (here.documents, here.queries, here.judged)
+    assert there.name == "there"
+    with pytest.raises(InputError, match="mteb/nothing is no folder here and no retrieval set of the hub"):
+        read_retrieval("nothing")
 
 
 def test_what_is_no_set_says_so(folder):

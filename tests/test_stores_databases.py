@@ -196,11 +196,12 @@ def test_a_server_that_does_not_answer():
     for module, address in (
         ("qdrant_client", f"qdrant://127.0.0.1:{port}/docs"),
         ("chromadb", f"chroma:http://127.0.0.1:{port}#docs"),
-        ("psycopg", f"pgvector:postgresql://127.0.0.1:{port}/docs"),
+        ("psycopg", f"pgvector:postgresql://ann:s3cret@127.0.0.1:{port}/docs"),
     ):
         pytest.importorskip(module)
-        with pytest.raises(StorageError, match="check that it runs"):
+        with pytest.raises(StorageError, match="check that it runs") as caught:
             open_vectors(address)
+        assert "s3cret" not in str(caught.value)
 
 
 def test_a_local_store_that_somebody_else_has_open(qdrant):

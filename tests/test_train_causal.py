@@ -32,12 +32,7 @@ CPU = torch.device("cpu")
 SIZES = CausalSizes(n_embd=384, n_layer=1, n_head=2, n_positions=64, vocab_size=400)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(minilm):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

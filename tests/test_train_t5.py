@@ -50,13 +50,7 @@ def texts():
         return [line.strip() for line in islice(file, 200)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread(minilm):
-    """Networks as small as these lose by a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

@@ -48,3 +48,8 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtra(
             f"this needs the package '{package}', which is not installed: pip install 'unembed[{extra}]'"
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -182,8 +182,8 @@ def evaluate_rows(
         if inverter.model.calibration is not None:
             found = inverter.model.calibration.rate(found, seen)
         others = {
-            "training text": _training_texts(inverter, controls, [row[1] for row in part], start, config.seed),
-            "prior sample": _prior_samples(inverter, len(part), config.seed + start),
+            "training text": control_texts(inverter, controls, [row[1] for row in part], start, config.seed),
+            "prior sample": prior_samples(inverter, len(part), config.seed + start),
         }
         cosines = {name: cosine(inverter.embedder.encode(made), targets) for name, made in others.items() if made}
         yield [
@@ -198,7 +198,7 @@ def evaluate_rows(
         ]  # fmt: skip
 
 
-def _prior_samples(inverter: Inverter, n: int, seed: int) -> list[str]:
+def prior_samples(inverter: Inverter, n: int, seed: int) -> list[str]:
     """n texts that the model writes without a vector; none where it has no prior."""
     if not inverter.model.has_prior:
         return []
@@ -206,9 +206,7 @@ def _prior_samples(inverter: Inverter, n: int, seed: int) -> list[str]:
     return [hypothesis.text if hypothesis.text.strip() else "." for hypothesis in written]
 
 
-def _training_texts(
-    inverter: Inverter, controls: Sequence[str], lengths: list[int], start: int, seed: int
-) -> list[str]:
+def control_texts(inverter: Inverter, controls: Sequence[str], lengths: list[int], start: int, seed: int) -> list[str]:
     """A random training text for each row, cut to the row's length where it is long enough."""
     if not controls:
         return []

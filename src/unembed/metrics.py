@@ -95,6 +95,26 @@ def paired_difference(
     return bootstrap(a - b, resamples=resamples, confidence=confidence, seed=seed)
 
 
+def share_estimate(
+    hits: Sequence[float] | np.ndarray, counts: Sequence[float] | np.ndarray, *, seed: int = 0
+) -> Estimate:
+    """Share of what could be hit that was hit, where row i had `hits[i]` out of `counts[i]`; `n` is the sum of counts.
+
+    Whole rows are resampled, since what stands in one row is found or missed together. Raises InputError where nothing
+    could be hit.
+    """
+    hit, count = _finite_row(hits, "hits"), _finite_row(counts, "counts")
+    there = count > 0
+    if not there.any():
+        raise InputError("counts: nothing could be hit; leave out measures that no row takes part in")
+    hit, count = hit[there], count[there]
+    value, n = float(hit.sum() / count.sum()), int(count.sum())
+    if len(count) == 1:
+        return Estimate(value, None, None, n)
+    samples = [(drawn @ hit) / (drawn @ count) for drawn in _resampled_counts(len(count), RESAMPLES, seed)]
+    return Estimate(value, *_interval(np.concatenate(samples), CONFIDENCE), n)
+
+
 def _finite_row(values: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
     """`values` as float64 [n], n >= 1, all finite; InputError otherwise."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from functools import cache
 
 UNSPACED = (
@@ -42,6 +43,14 @@ def _pattern(kind: str) -> re.Pattern[str]:
     letters = f"(?![{UNSPACED}])\\w(?:(?![{UNSPACED}])[\\w{_marks()}{_JOINERS}])*+"
     symbol = f"[{_FLAGS}]{{2}}|[^\\w\\s](?:[{_marks()}{_TONES}]|\u200d\\S)*+"
     return re.compile(f"\\s*(?:{character}|{letters}|{symbol})")
+
+
+def script_of(text: str) -> str:
+    """The script that most letters of `text` are of, by Unicode's names: Latin, Cyrillic, Han, Hiragana, Arabic, …;
+    "none" where it has no letter."""
+    names = Counter(unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha())
+    found = names.most_common(1)[0][0] if names else "none"
+    return "Han" if found == "CJK" else found if found == "none" else found.capitalize()
 
 
 def chunks(text: str) -> list[re.Match[str]]:

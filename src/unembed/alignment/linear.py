@@ -3,6 +3,8 @@
 Notable:
 - Ridge comes nearest to the other vectors; Procrustes, which can only turn and scale them, tells them apart better
   where pairs are few, and is exact where the map is a rotation.
+- Between spaces of one dimension ridge may also shrink towards the identity instead of towards zero: vectors that were
+  only rounded or disturbed are best left nearly as they are, and few pairs then do no harm.
 - The unregularised least squares of ALGEN (Chen et al., ACL 2025) is not offered: it fails where there are about as
   many pairs as dimensions.
 
@@ -12,13 +14,15 @@ Shapes: n pairs, s numbers of a source vector, t of a target vector.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from unembed.errors import InputError
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Of ridge, relative to the mean variance of the source's numbers."""
+TO_IDENTITY = "ridge to identity"
 FOLDS = 5
 EPSILON = 1e-12
 FEWEST = 10
@@ -36,9 +40,9 @@ class LinearMap:
     target_mean: np.ndarray
     """float64 [t]"""
     kind: str
-    """ridge or procrustes."""
+    """ridge, ridge to identity, or procrustes."""
     penalty: float
-    """Of ridge; 0 for Procrustes."""
+    """Of both ridges; 0 for Procrustes."""
     cosine: float
     """Mean cosine to the true vectors on pairs that were left out of the fit."""
 
@@ -62,7 +66,8 @@ def align(source: np.ndarray, target: np.ndarray, seed: int = 0) -> LinearMap:
     if not np.isfinite(source).all() or not np.isfinite(target).all():
         raise InputError("a vector among the pairs holds NaN or infinity: leave that pair out")
     fold = np.random.default_rng(seed).permutation(len(source)) % FOLDS
-    candidates = [("procrustes", 0.0), *(("ridge", penalty) for penalty in PENALTIES)]
+    kinds = ("ridge", TO_IDENTITY) if source.shape == target.shape else ("ridge",)
+    candidates = [("procrustes", 0.0), *product(kinds, PENALTIES)]
     cosines = np.zeros(len(candidates))
     for held in range(FOLDS):
         fits = _Fits(source[fold != held], target[fold != held])
@@ -90,8 +95,11 @@ class _Fits:
                 values.sum() / (self.spread * len(self.values)) * left @ right
             )  # the best turn, times the best scale
         else:
+            scale = np.trace(self.crossed) / (self.spread * len(self.values)) if kind == TO_IDENTITY else 0.0
+            towards = scale * np.eye(*self.crossed.shape)  # s t
+            rest = self.directions.T @ self.crossed - self.values[:, None] * (self.directions.T @ towards)
             damped = np.maximum(self.values, 0) + penalty * self.spread
-            matrix = self.directions @ ((self.directions.T @ self.crossed) / damped[:, None])
+            matrix = towards + self.directions @ (rest / damped[:, None])
         return LinearMap(matrix, self.source_mean, self.target_mean, kind, penalty, cosine)
 
 

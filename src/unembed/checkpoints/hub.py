@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from unembed.checkpoints.tensors import first_line
-from unembed.errors import InputError, StorageError
+from unembed.errors import InputError, StorageError, first_line
 
 FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unembed.checkpoints.tensors import Weights, first_line
-from unembed.errors import CheckpointError, InputError, require
+from unembed.checkpoints.tensors import Weights
+from unembed.errors import CheckpointError, InputError, first_line, require
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

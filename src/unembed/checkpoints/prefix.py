@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unembed.checkpoints.tensors import architecture, digest, first_line, read_config, weight_files
+from unembed.checkpoints.tensors import architecture, digest, read_config, weight_files
 from unembed.checkpoints.writing import SHARD_SIZE, replacing, write_json, write_tokenizer
 from unembed.embedders.spec import EmbedderSpec
-from unembed.errors import CheckpointError, InputError
+from unembed.errors import CheckpointError, InputError, first_line
 from unembed.models.prefix_decoder import PrefixConfig, PrefixDecoderModel, PrefixNetwork
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unembed.checkpoints.placement import Placement
-from unembed.checkpoints.tensors import Weights, fill, first_line, shape
+from unembed.checkpoints.tensors import Weights, fill, shape
 from unembed.embedders.spec import EmbedderSpec
-from unembed.errors import CheckpointError
+from unembed.errors import CheckpointError, first_line
 from unembed.models.encoder_decoder import EncoderDecoderModel, EncoderDecoderNetwork, ProjectionConfig
 
 if TYPE_CHECKING:

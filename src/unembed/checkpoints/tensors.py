@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from unembed.errors import CheckpointError
+from unembed.errors import CheckpointError, first_line
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -134,11 +134,6 @@ def _open(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], Tenso
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path} is no mapping of names to tensors: it is not a model's weights")
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, dict(tensors).__getitem__
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def digest(folders: Iterable[Path]) -> str:

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unembed.checkpoints.t5 import HEAD, TIED
-from unembed.checkpoints.tensors import architecture, first_line
+from unembed.checkpoints.tensors import architecture
 from unembed.embedders.tokens import copy_tokenizer
-from unembed.errors import InputError, StorageError
+from unembed.errors import InputError, StorageError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,6 +21,8 @@ def defend(
     defences: list[str] | None = None,
     utility_drop: list[float] | float = [0, 1, 3, 10],  # noqa: B006  (never changed; jsonargparse shows it)
     pairs: list[int] | int = [100, 1000],  # noqa: B006
+    public: list[str] | str = [],  # noqa: B006
+    public_spans: int = 20_000,
     n: int = 100,
     tokens: int = 16,
     steps: int = 0,
@@ -42,6 +44,9 @@ def defend(
         defences: some of those that there are; by default all.
         utility_drop: losses of nDCG@10 that are allowed, in percent.
         pairs: how many known texts the aligning attackers have.
+        public: files or folders of texts (text, jsonl, parquet) that are not in the store: on them an inverter is
+            trained for each setting, with the defence simulated, and is one more attacker. It takes some minutes each.
+        public_spans: how many runs of words of them it is trained on.
         n: texts that are attacked.
         tokens: their length, in the embedder's tokens.
         steps: rounds of correction that the inverter makes, in which case there is no consensus.
@@ -52,13 +57,15 @@ def defend(
         overwrite: start afresh where the output holds a run already.
         quiet: no progress.
     """
+    from unembed.checkpoints import resolve
     from unembed.cli.console import console, progress, table, write_report
     from unembed.evaluation import hardware
     from unembed.inverter import load
     from unembed.privacy.attackers import attackers
+    from unembed.privacy.aware import Aware
     from unembed.privacy.comparison import Leak, leaks, matched, prepare, worst
     from unembed.privacy.defences import DEFENCES
-    from unembed.privacy.report import as_markdown
+    from unembed.privacy.report.defences import as_markdown
     from unembed.privacy.retrieval import read_retrieval
     from unembed.results import ResultFile, read_results
 
@@ -70,12 +77,15 @@ def defend(
     if not drops or min(drops) < 0 or max(drops) >= 100:
         raise InputError(f"utility_drop is {drops}: give percentages from 0 to below 100")
     judged = read_retrieval(corpus)
-    crew = attackers(known)
+    sources = [public] if isinstance(public, str) else public
+    crew = attackers(known, aware=bool(sources))
     inversions = n * (1 + len(names) * len(drops) * len(crew))
     if dry_run:
         console().print(
             f"{len(judged.documents)} documents and {len(judged.queries)} queries to embed; {len(names)} defences, at "
-            f"{len(drops)} losses of nDCG@10, {len(crew)} attackers: at most {inversions} inversions",
+            f"{len(drops)} losses of nDCG@10, {len(crew)} attackers: at most {inversions} inversions"
+            + f", and {1 + len(names) * len(drops)} trainings on {public_spans} spans"
+            * bool(sources),
             markup=False,
         )
         return 0
@@ -83,6 +93,7 @@ def defend(
     settings = {
         "model": model, "embedder": embedder, "corpus": judged.name, "n": n, "tokens": tokens, "steps": steps,
         "consensus": 0 if steps else consensus, "pairs": known, "seed": seed,
+        **({"public": sources, "public_spans": public_spans} if sources else {}),
     }  # fmt: skip
     search = {"steps": steps, "consensus": settings["consensus"]}
     with ResultFile(folder / "leaks.jsonl", settings, kind="defend", overwrite=overwrite) as file:
@@ -94,8 +105,15 @@ def defend(
             for name in names:
                 found += matched(ground, name, [drop / 100 for drop in drops])
                 bar.update()
+        aware = None
+        if sources:
+            aware = Aware(
+                inverter, resolve(model), folder / "aware", sources, spans=public_spans, longest=tokens,
+                corrects=steps > 0, seed=seed,
+            )  # fmt: skip
+        done = [Leak(**row) for row in read_results(file.path)[1]]
         with progress(None, "attacks", quiet) as bar:
-            for leak in leaks(inverter, ground, found, crew, done=file.done(), seed=seed, **search):
+            for leak in leaks(inverter, ground, found, crew, aware=aware, done=done, seed=seed, **search):
                 file.append([leak.to_dict()])
                 bar.update(n)
     rows = [Leak(**row) for row in read_results(folder / "leaks.jsonl")[1]]

@@ -216,10 +216,7 @@ def _cells(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _plan(source: _Source, config: SearchConfig, model: str) -> str:
     count = source.count() if source.vectors != "-" else source.limit
-    of_each = config.corrections + config.variations + config.regrown
-    per_round = config.sequence_beam_width * of_each + config.edits
-    most = 1 + (config.hypotheses + config.steps * per_round if config.steps else config.sequence_beam_width - 1)
-    most = min(most, config.budget or most)
+    most = config.most_queries()
     total = "unknown" if count is None else f"at most {count * most}"
     return (
         f"invert {count if count is not None else 'an unknown number of'} vectors with {model}: steps {config.steps}, "

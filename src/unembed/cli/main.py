@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ COMMANDS = {
     "hypothesize": "write the first hypotheses that a corrector is trained on",
     "train": "train an inverter",
     "evaluate": "measure an inverter on texts it has not seen, beside two controls",
+    "audit": "say what the vectors of a store give away, as a report",
     "defend": "compare defences at matched utility, against every attacker",
     "canary": "plant invented secrets among vectors, and count how many an inverter reads",
     "slots": "find what a record says where its wording is known: candidates for the gaps of a template",
@@ -50,6 +52,12 @@ WORDS = {
     "push": {"folder": "of the model, or of the run that trained it", "name": "OWNER/NAME on the hub"},
 }
 """Commands that read better with words than with flags: their words, in order."""
+
+
+_NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
+
+ALIASES = {"audit": {"--vectors": "--store", "--fail_on": "--fail_on+"}}
+"""Other spellings of a command's flags; `+` lets one be given several times."""
 
 
 class Parser(ArgumentParser):
@@ -99,17 +107,39 @@ def build_parser(arguments: Sequence[str] = ()) -> ArgumentParser:
 def spell(arguments: Sequence[str]) -> list[str]:
     """Accept --like-this for --like_this, and -o, -m, -q for --output, --model, --quiet."""
     short = {"-o": "--output", "-m": "--model", "-q": "--quiet"}
+    aliases = ALIASES.get(arguments[0], {}) if arguments else {}
     out = []
     for argument in arguments:
         if re.match(r"--[A-Za-z][\w.-]*(=|$)", argument):
             name, mark, value = argument.partition("=")
-            argument = name[:2] + name[2:].replace("-", "_") + mark + value
+            name = name[:2] + name[2:].replace("-", "_")
+            argument = aliases.get(name, name) + mark + value
         out.append(short.get(argument, argument))
     return out
 
 
+def bracketed(arguments: Sequence[str]) -> list[str]:
+    """Accept 1,2,3 and a lone name for a flag that takes a list, beside [1, 2, 3]."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return list(arguments)
+    parameters = inspect.signature(
+        getattr(importlib.import_module(f"unembed.cli.{arguments[0]}"), arguments[0])
+    ).parameters
+    flags = {f"--{name}" for name, parameter in parameters.items() if "list[" in str(parameter.annotation)}
+    out = list(arguments)
+    for i, argument in enumerate(out):
+        flag, mark, value = argument.partition("=")
+        at = i if mark else i + 1
+        value = value if mark else "".join(out[at : at + 1])
+        if flag not in flags or not value or value[0] in "[-" or os.path.exists(value):
+            continue
+        items = ", ".join(item if _NUMBER.fullmatch(item) else json.dumps(item) for item in value.split(","))
+        out[at] = f"{flag}=[{items}]" if mark else f"[{items}]"
+    return out
+
+
 def run(arguments: Sequence[str]) -> int:
-    arguments = spell(arguments)
+    arguments = bracketed(spell(arguments))
     if arguments[:1] == ["train"] and "--print_config" not in arguments:  # which asks only what was understood
         from unembed.cli.train import config_class, translated
 

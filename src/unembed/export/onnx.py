@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unembed.checkpoints.native import sha256
-from unembed.checkpoints.tensors import architecture, first_line
+from unembed.checkpoints.tensors import architecture
 from unembed.checkpoints.writing import replacing
-from unembed.errors import InputError, UnembedError, require
+from unembed.errors import InputError, UnembedError, first_line, require
 from unembed.export.parts import Parts, State, Writer, parts
 from unembed.models.onnx_runtime import ARCHITECTURE, NEXT, READ_AS, READER, VERSION
 

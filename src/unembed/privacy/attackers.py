@@ -36,10 +36,16 @@ class View:
     """Vectors of texts in the store that the attacker knows: clean [p, d], and stored [p, s]."""
     seed: int = 0
 
-    def simulated(self, times: int = 1) -> np.ndarray:
-        """The public texts as the defence would store them [m, s], the mean of so many times."""
+    def simulated(self, clean: np.ndarray, times: int = 1) -> np.ndarray:
+        """Clean vectors [k, d] as the defence would store them [k, s], the mean of so many times."""
         made = type(self.defence)(self.defence.strength, self.own_key).fit(self.public)
-        return np.mean([made.apply(self.public, seed=self.seed + 1000 + i) for i in range(times)], axis=0)
+        return np.mean([made.apply(clean, seed=self.seed + 1000 + i) for i in range(times)], axis=0)
+
+    def denoiser(self, times: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+        """Stored vectors, or the mean of so many storings of them, float [k, s] → clean ones [k, d]: the linear map
+        that is best on public texts."""
+        moved = align(unit(self.simulated(self.public, times)), self.public, self.seed)
+        return lambda stored: moved(unit(stored))
 
     @property
     def own_key(self) -> int:
@@ -56,6 +62,8 @@ class Attacker:
     restore: Callable[[View], np.ndarray | None]
     pairs: int = 0
     """Known pairs that it needs."""
+    trains: bool = False
+    """Whether it trains an inverter on public texts that went through the same (`unembed.privacy.aware`)."""
 
 
 def static(view: View) -> np.ndarray:
@@ -67,14 +75,14 @@ def denoising(view: View) -> np.ndarray | None:
     """The linear map from simulated to clean vectors that is best on public texts."""
     if view.defence.secret:
         return None
-    return align(unit(view.simulated()), view.public, view.seed)(unit(view.stored[0]))
+    return view.denoiser()(view.stored[0])
 
 
 def averaging(view: View) -> np.ndarray | None:
     """The mean of several storings, then denoised as such."""
     if not view.defence.random or view.defence.secret or len(view.stored) < 2:
         return None
-    return align(unit(view.simulated(len(view.stored))), view.public, view.seed)(unit(np.mean(view.stored, axis=0)))
+    return view.denoiser(len(view.stored))(np.mean(view.stored, axis=0))
 
 
 def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
@@ -89,11 +97,13 @@ def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
     return restore
 
 
-def attackers(pairs: Sequence[int] = (100, 1000)) -> list[Attacker]:
-    """All of them, from the one that knows least."""
+def attackers(pairs: Sequence[int] = (100, 1000), aware: bool = False) -> list[Attacker]:
+    """All of them, from the one that knows least; the one that trains only if `aware`."""
+    trains = Attacker("aware", "as denoising, and trains its inverter on what that restores", denoising, trains=True)
     return [
         Attacker("static", "the stored vectors and the embedder's name", static),
         Attacker("denoising", "also the defence and its setting, not its key", denoising),
+        *([trains] if aware else []),
         Attacker("averaging", f"also {TIMES} storings of each text", averaging),
         *(
             Attacker(f"{n} pairs", f"{n} texts in the store and which vectors are theirs", aligning(n), n)

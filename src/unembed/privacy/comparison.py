@@ -8,8 +8,8 @@ Shapes: N documents, q queries, n attacked texts, d numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs
 from unembed.privacy.attackers import TIMES, Attacker, View, look_up
+from unembed.privacy.aware import Aware
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import Defence, defence_class
 from unembed.privacy.retrieval import RetrievalSet, ndcg
@@ -167,28 +168,49 @@ def strongest(kind: type[Defence], loss: Callable[[float], float], limit: float,
 
 def leaks(
     inverter: Inverter, ground: Ground, settings: Sequence[Setting], attackers: Sequence[Attacker], *,
-    done: set[str] = frozenset(), seed: int = 0, **search: Any,  # type: ignore[assignment]  # noqa: ANN401
+    aware: Aware | None = None, done: Iterable[Leak] = (), seed: int = 0,
+    **search: Any,  # noqa: ANN401
 ) -> Iterator[Leak]:  # fmt: skip
-    """What each attacker gets at each setting that there is, those with an id in `done` left out; first of all without
-    any defence. `search`: as for `Inverter.invert`."""
-    if (name := f"{NONE}/0/static") not in done:
-        clean = Attacker("static", "the vectors", lambda view: view.stored[0])
-        yield _leak(inverter, ground, name, Setting(NONE, 0.0, 0.0), clean, ground.vectors, seed, search)
+    """What each attacker gets at each setting that there is, those in `done` left out; first of all without any
+    defence. Two allowed losses that lead to one strength are attacked once. `aware` trains the inverters of attackers
+    that train. `search`: as for `Inverter.invert`."""
+    before = list(done)
+    ids = {leak.id for leak in before}
+    known = {(leak.defence, leak.strength, leak.attacker): leak for leak in before}
+    for attacker in attackers:
+        name = f"{NONE}/0/{attacker.name}"
+        if name not in ids and (attacker.name == "static" or attacker.trains):
+            reads = aware(name, lambda clean: clean) if aware and attacker.trains else inverter
+            yield _leak(reads, ground, name, Setting(NONE, 0.0, 0.0), attacker, ground.vectors, seed, search)
     for setting in settings:
         names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
-        if setting.strength is None or names.keys() <= done:
+        if setting.strength is None or names.keys() <= ids:
             continue
         guard = made(ground, setting.defence, setting.strength)
         for name, attacker in names.items():
-            if name not in done and (restored := _restored(ground, guard, attacker, seed)) is not None:
-                yield _leak(inverter, ground, name, setting, attacker, restored, seed, search)
+            key = setting.defence, setting.strength, attacker.name
+            if name in ids:
+                continue
+            if key not in known:
+                seen = _view(ground, guard, attacker, seed)
+                if (restored := attacker.restore(seen)) is None:
+                    continue
+                reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
+                known[key] = _leak(reads, ground, name, setting, attacker, restored, seed, search)
+            yield replace(known[key], id=name, allowed=setting.allowed)
 
 
-def _restored(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> np.ndarray | None:
+def _view(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> View:
     times = TIMES if attacker.name == "averaging" and guard.random else 1
     stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(times)]
     known = ground.known, guard.apply(ground.known, seed=seed + times)
-    return attacker.restore(View(guard, stored, ground.public, known, seed))
+    return View(guard, stored, ground.public, known, seed)
+
+
+def _simulation(seen: View) -> Callable[[np.ndarray], np.ndarray]:
+    """Clean vectors → what the denoising attacker would restore of them."""
+    restore = seen.denoiser()
+    return lambda clean: restore(seen.simulated(clean))
 
 
 def _leak(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unembed.errors import InputError, StorageError
+from unembed.errors import InputError, StorageError, first_line, require
 
 AT = 10
 """Results of a query that count."""
@@ -29,13 +29,23 @@ class RetrievalSet:
     """For each query the documents that are relevant to it, by row, with their grade (above 0)."""
 
 
-def read_retrieval(folder: str | Path) -> RetrievalSet:
+def read_retrieval(name: str | Path) -> RetrievalSet:
     """A folder in BEIR's layout: corpus.jsonl(.gz) with `_id`, `title` and `text`, queries.jsonl(.gz) with `_id` and
-    `text`, and qrels/test.tsv. A document is its title and its text; queries that nothing answers are left out.
+    `text`, and qrels/test.tsv; or `hf:OWNER/NAME`, one of MTEB's on the Hugging Face hub; or the NAME of one of those.
+    A document is its title and its text. Left out are empty documents and queries, which have no vector, and queries
+    that nothing answers.
 
-    Raises InputError for a folder that is none, StorageError for a damaged file.
+    Raises InputError for a name that leads nowhere, StorageError for a damaged file.
     """
-    folder = Path(folder)
+    text = str(name)
+    if text.startswith("hf:"):
+        return _from_hub(text[3:])
+    if not Path(text).exists() and text and not set(text) & set("/\\."):
+        return _from_hub(f"mteb/{text}")
+    return _from_folder(Path(text))
+
+
+def _from_folder(folder: Path) -> RetrievalSet:
     try:
         documents = dict(_entries(folder, "corpus"))
         queries = dict(_entries(folder, "queries"))
@@ -47,17 +57,46 @@ def read_retrieval(folder: str | Path) -> RetrievalSet:
         ) from error
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{folder} is damaged ({' '.join(str(error).split())}): copy it anew") from error
-    rows = {name: row for row, name in enumerate(documents)}
+    return _joined(folder.name, documents, queries, judged)
+
+
+def _from_hub(name: str) -> RetrievalSet:
+    """The configurations `corpus`, `queries` and `default` (or `qrels`), as MTEB's retrieval sets have them."""
+    datasets = require("datasets", "train")
+    try:
+        # Each of the two has one split, whose name differs from set to set.
+        corpus, queries = (next(iter(datasets.load_dataset(name, part).values())) for part in ("corpus", "queries"))
+        found = datasets.get_dataset_config_names(name)
+        judgements = datasets.load_dataset(name, "qrels" if "qrels" in found else "default", split="test")
+        judged: dict[str, dict[str, float]] = {}
+        for row in judgements:
+            if row["score"] > 0:
+                judged.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = float(row["score"])
+        return _joined(name.rpartition("/")[2], dict(map(_entry, corpus)), dict(map(_entry, queries)), judged)
+    except InputError:
+        raise
+    except Exception as error:  # the library raises many kinds for one cause: it is not there or not reachable
+        raise InputError(
+            f"{name} is no folder here and no retrieval set of the hub that can be had ({first_line(error)}): give a "
+            "folder with corpus.jsonl, queries.jsonl and qrels/test.tsv, or hf:OWNER/NAME"
+        ) from error
+
+
+def _joined(
+    name: str, documents: dict[str, str], queries: dict[str, str], judged: dict[str, dict[str, float]]
+) -> RetrievalSet:
+    documents, queries = ({key: text for key, text in texts.items() if text} for texts in (documents, queries))
+    rows = {document: row for row, document in enumerate(documents)}
     asked: list[str] = []
     grades: list[dict[int, float]] = []
-    for name, text in queries.items():
-        relevant = {rows[document]: grade for document, grade in judged.get(name, {}).items() if document in rows}
+    for query, text in queries.items():
+        relevant = {rows[document]: grade for document, grade in judged.get(query, {}).items() if document in rows}
         if relevant:
             asked.append(text)
             grades.append(relevant)
     if not asked:
-        raise InputError(f"{folder}: no query has a relevant document; its ids do not fit together")
-    return RetrievalSet(folder.name, list(documents.values()), asked, grades)
+        raise InputError(f"{name}: no query has a relevant document; its ids do not fit together")
+    return RetrievalSet(name, list(documents.values()), asked, grades)
 
 
 def _entries(folder: Path, name: str) -> Iterator[tuple[str, str]]:
@@ -68,8 +107,12 @@ def _entries(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     )
     with opened as file:
         for line in file:
-            entry = json.loads(line)
-            yield str(entry["_id"]), f"{entry.get('title') or ''} {entry['text']}".strip()
+            yield _entry(json.loads(line))
+
+
+def _entry(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(id, text) of a document or query."""
+    return str(row["_id"] if "_id" in row else row["id"]), f"{row.get('title') or ''} {row['text']}".strip()
 
 
 def _judgements(path: Path) -> dict[str, dict[str, float]]:

@@ -64,6 +64,13 @@ class SearchConfig:
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise InputError("temperature must be above 0 and top_p above 0 and at most 1")
 
+    def most_queries(self) -> int:
+        """Embedder queries that a target may cost at most; searches that end early need far fewer."""
+        of_each = self.corrections + self.variations + self.regrown
+        per_round = self.sequence_beam_width * of_each + self.edits
+        most = 1 + (self.hypotheses + self.steps * per_round if self.steps else self.sequence_beam_width - 1)
+        return min(most, self.budget or most)
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,3 +38,9 @@ def one_of(source: str, what: str, names: Sequence[str], asked: str | None) -> s
     if len(names) > 1:
         raise InputError(f"{source}: which {what}? Add #NAME, one of: {there}")
     return names[0]
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown: `postgresql://user:secret@host` without the secret."""
+    address = re.sub(r"(//[^/@:]*):[^@/]*@", r"\1@", address)
+    return re.sub(r"(?i)(password|pwd|api[_-]?key|token)=[^&\s]*", r"\1=…", address)

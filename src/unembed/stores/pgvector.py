@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unembed.errors import InputError, require
-from unembed.stores.address import one_of, split
+from unembed.stores.address import one_of, split, without_password
 from unembed.stores.base import VectorBatch, VectorSource
 from unembed.stores.fields import IDS, TEXTS, check_text, choose, choose_vectors, id_text, reached
 
@@ -27,8 +27,8 @@ class PgvectorSource(VectorSource):
 
     def __init__(self, source: str, ids_field: str | None, vector_field: str | None, text_field: str | None) -> None:
         self._psycopg = require("psycopg", "pgvector")
-        self.source = source
         place, asked = split(source)
+        source = self.source = without_password(source)
         try:
             with reached(source):
                 self._connection = self._psycopg.connect(place, connect_timeout=10)

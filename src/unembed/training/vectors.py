@@ -91,9 +91,28 @@ def write_vectors(
     return fresh
 
 
+def store_vectors(texts: Sequence[str], vectors: np.ndarray, spec: EmbedderSpec, path: Path) -> None:
+    """Write a finished folder of texts [n] and the vectors [n, d] that stand for theirs; an older one is replaced.
+    Raises StorageError when the disk is full."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "meta.json").unlink(missing_ok=True)
+        (path / "texts.jsonl").write_text(_lines(texts), encoding="utf-8")
+        np.save(path / "vectors.npy", vectors.astype(np.float32))
+        write_meta(path, {"embedder": spec.to_dict(), "count": len(texts), "dtype": "float32", "done": len(texts)})
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path} ({error.strerror or error}): free space, then run the same command"
+        ) from error
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+
+
 def _begin(texts: Sequence[str], spec: EmbedderSpec, path: Path, dtype: str) -> None:
     """Make the folder with texts and room for their vectors; where it is there already, see that it is for these."""
-    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+    lines = _lines(texts)
     path.mkdir(parents=True, exist_ok=True)
     if (path / "meta.json").exists():
         old = read_meta(path)
