@@ -371,3 +371,20 @@ class ResultFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def write_report(path: Path, text: str) -> None:
+    """Write what was made of results that are on the disk already, as a whole or not at all, in the place of an older
+    one. Raises StorageError."""
+    writing = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        try:
+            writing.write_text(text, encoding="utf-8")
+            writing.replace(path)
+        finally:
+            writing.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {path} ({error.strerror}): the results are kept; free space or choose another output, and "
+            "run the same command"
+        ) from error

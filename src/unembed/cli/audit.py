@@ -78,7 +78,7 @@ def audit(
         dry_run: say what would be done, and the cost, and stop.
         quiet: no progress bar.
     """
-    from unembed.cli.console import console, progress, write_report
+    from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
     from unembed.privacy.audit import Audit, refuse_changed
     from unembed.privacy.redaction import redacted
@@ -86,7 +86,7 @@ def audit(
     from unembed.privacy.target import checked
     from unembed.privacy.target import sample as draw
     from unembed.privacy.verdict import Check
-    from unembed.results import ResultFile, read_results
+    from unembed.results import ResultFile, read_results, write_report
 
     for package in ("presidio_analyzer", "sacrebleu", "rouge_score"):
         require(package, "audit")

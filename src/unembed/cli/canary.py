@@ -127,10 +127,9 @@ def _find(file: str, output: str | None, vectors: str | None) -> int:
 
 
 def _score(file: str, output: str | None, results: str | None, k: list[int] | int | None) -> int:
-    from unembed.cli.console import write_report
     from unembed.privacy.canaries import read_canaries
     from unembed.privacy.canary_recall import n_best, recall
-    from unembed.results import read_results
+    from unembed.results import read_results, write_report
 
     if results is None:
         raise InputError("give --results, what unembed invert --candidates wrote of the canaries' vectors")

@@ -6,14 +6,12 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from unembed.errors import StorageError
 from unembed.scripts import units
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -86,13 +84,3 @@ def progress(total: int | None, description: str, quiet: bool = False) -> Any:  
     from tqdm import tqdm
 
     return tqdm(total=total, desc=description, unit=" vec", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
-
-
-def write_report(path: Path, text: str) -> None:
-    """Write what was made of rows that are on the disk already. Raises StorageError."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path} ({error.strerror}): the rows are kept; run the same command"
-        ) from error

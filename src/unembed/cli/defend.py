@@ -58,7 +58,7 @@ def defend(
         quiet: no progress.
     """
     from unembed.checkpoints import resolve
-    from unembed.cli.console import console, progress, table, write_report
+    from unembed.cli.console import console, progress, table
     from unembed.evaluation import hardware
     from unembed.inverter import load
     from unembed.privacy.attackers import attackers
@@ -67,7 +67,7 @@ def defend(
     from unembed.privacy.defences import DEFENCES
     from unembed.privacy.report.defences import as_markdown
     from unembed.privacy.retrieval import read_retrieval
-    from unembed.results import ResultFile, read_results
+    from unembed.results import ResultFile, read_results, write_report
 
     names = defences or list(DEFENCES)
     if unknown := [name for name in names if name not in DEFENCES]:

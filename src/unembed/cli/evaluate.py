@@ -79,10 +79,11 @@ def evaluate(
     if n < 1:
         raise InputError(f"n is {n}: at least 1 text of each length is needed")
     from unembed import suites
-    from unembed.cli.console import console, progress, write_report
+    from unembed.cli.console import console, progress
     from unembed.evaluation import LENGTHS, Read, hardware, summarise
     from unembed.inverter import Inverter, load
     from unembed.processes import processes
+    from unembed.results import write_report
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
 

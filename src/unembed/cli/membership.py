@@ -50,10 +50,11 @@ def membership(
         device: by default the best there is.
         quiet: no progress.
     """
-    from unembed.cli.console import console, progress, table, write_report
+    from unembed.cli.console import console, progress, table
     from unembed.embedders import embedder as open_embedder
     from unembed.privacy.membership import membership as infer
     from unembed.privacy.significance import CORRECTIONS, auc, estimate, tpr
+    from unembed.results import write_report
     from unembed.stores import open_vectors
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts

@@ -15,7 +15,7 @@ from unembed.errors import InputError
 
 if TYPE_CHECKING:
     from unembed.privacy.slots import Filler, Template
-    from unembed.results import ResultFile
+    from unembed.results import ResultFile, write_report
 
 SHOWN = 20
 KEPT_AT_ONCE = 16
@@ -60,7 +60,7 @@ def slots(
         dry_run: say what would be done, and do nothing.
         quiet: no progress.
     """
-    from unembed.cli.console import console, write_report
+    from unembed.cli.console import console
     from unembed.embedders import embedder as open_embedder
     from unembed.privacy.slots import Filler, parse, read_candidates
     from unembed.results import ResultFile

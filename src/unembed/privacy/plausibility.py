@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unembed.privacy.retrieval import unit
+
 LEAST_AGREEMENT = 0.15
 """Measured with all-MiniLM-L6-v2 on 200 texts: 1 for clean vectors and int8, .79 for binary ones, .45 and .24 with
 Gaussian noise of .1 and .2 on each number; .01 at most for vectors of another embedder or behind a rotation."""
@@ -33,7 +35,7 @@ class Plausibility:
 def by_texts(vectors: np.ndarray, embedded: np.ndarray) -> Plausibility:
     """Vectors [n, d] against the embeddings [n, d] of their own texts: how far their cosine is above that of texts and
     vectors which do not belong together, of the way from there to 1."""
-    products = _unit(vectors) @ _unit(embedded).T
+    products = unit(vectors) @ unit(embedded).T
     matched = float(np.diag(products).mean())
     others = float((products.sum() - np.trace(products)) / max(1, products.size - len(products)))
     agreement = (matched - others) / max(1e-9, 1 - others)
@@ -47,8 +49,8 @@ def by_texts(vectors: np.ndarray, embedded: np.ndarray) -> Plausibility:
 def by_shape(vectors: np.ndarray, public: np.ndarray, seed: int = 0) -> Plausibility:
     """Vectors [n, d] against public ones [m, d] of the embedder: the share of their length within the public ones'
     main directions, beside that of the same vectors under random rotations (exchanged and mirrored axes)."""
-    rows, generator = _unit(vectors), np.random.default_rng([seed, 6])
-    _, _, directions = np.linalg.svd(_unit(public), full_matrices=False)
+    rows, generator = unit(vectors), np.random.default_rng([seed, 6])
+    _, _, directions = np.linalg.svd(unit(public), full_matrices=False)
     main = directions[:DIRECTIONS].T  # [d, k]
     d = rows.shape[1]
     share = _within(rows, main)
@@ -62,8 +64,3 @@ def by_shape(vectors: np.ndarray, public: np.ndarray, seed: int = 0) -> Plausibi
 
 def _within(rows: np.ndarray, directions: np.ndarray) -> float:
     return float(((rows @ directions) ** 2).sum(axis=1).mean())
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    rows = np.asarray(vectors, dtype=np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from unembed.embedders import validate_vectors
 from unembed.errors import InputError, SpecMismatch, StorageError
 from unembed.inverter import Inverter
 from unembed.privacy.plausibility import Plausibility, by_shape, by_texts
+from unembed.privacy.records import read_records
 from unembed.stores import open_vectors
 from unembed.stores.address import without_password
 
@@ -134,23 +134,17 @@ def _plausibility(
 
 def read_truth(path: Path) -> dict[str, str]:
     """Id → text. JSON lines with `id` and `text`; of other files line i is the text of vector i, from 0."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert it first") from error
     if path.suffix != ".jsonl":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert it first") from error
         return {str(i): line.strip() for i, line in enumerate(lines) if line.strip()}
     known: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, Mapping) or not isinstance(row.get("text"), str) or "id" not in row:
-            raise InputError(f'{path}, line {number}: give {{"id": …, "text": "…"}} in each line')
+    for number, row in enumerate(read_records(path), 1):
+        if not isinstance(row.get("text"), str) or "id" not in row:
+            raise InputError(f'{path}, record {number}: give {{"id": …, "text": "…"}} in each line')
         known[str(row["id"])] = row["text"].strip()
     return known

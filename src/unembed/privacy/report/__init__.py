@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unembed.errors import StorageError
 from unembed.privacy.report.cleaning import cleaned
 from unembed.privacy.report.content import page
 from unembed.privacy.report.html import as_html
 from unembed.privacy.report.junit import as_junit
 from unembed.privacy.report.markdown import as_markdown
 from unembed.privacy.report.sarif import as_sarif
+from unembed.results import write_report
 
 
 def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -31,19 +30,5 @@ def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
         "report.junit.xml": as_junit(report),
     }
     for name, text in texts.items():
-        _replace(folder / name, text)
+        write_report(folder / name, text)
     return [folder / name for name in texts]
-
-
-def _replace(path: Path, text: str) -> None:
-    writing = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            writing.write_text(text, encoding="utf-8")
-            writing.replace(path)
-        finally:
-            writing.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {path} ({error.strerror}): free space or choose another output, and run the same command"
-        ) from error
