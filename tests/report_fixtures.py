@@ -43,7 +43,7 @@ def record(number: int, **changes: Any) -> dict[str, Any]:
     return {
         "id": f"doc-{number:04d}", "text": "please call maria lopez on 555-0142 about the invoice",
         "true_text": "Please call Maria Lopez on 555-0142 about her invoice.", "cosine": 0.9731, "good": 0.83,
-        "exact": 0.12, "token_f1": 0.89, "recovered": False, "pii": {"PERSON": ["maria lopez"]},
+        "exact": 0.12, "verified": False, "token_f1": 0.89, "recovered": False, "pii": {"PERSON": ["maria lopez"]},
         "leaked": {"PERSON": ["Maria Lopez"], "PHONE_NUMBER": ["555-0142"]}, "language": "latin", "words": 9,
     } | changes  # fmt: skip
 
@@ -55,7 +55,7 @@ def audit_report(truth: bool = True) -> dict[str, Any]:
     kinds = {"EMAIL_ADDRESS": 0.12, "PERSON": 0.45, "PHONE_NUMBER": 0.31, "CREDIT_CARD": 0.02, "LOCATION": 0.58}
     found = {kind: {"found": 80, "recall": estimate(value, 0.09, 80)} for kind, value in kinds.items()}
     report = {
-        "unembed": "0.2.0", "created": "2026-11-22T08:41:07Z", "config_hash": "c503536ec848e6ba",
+        "unembed": "0.2.0", "created": "2026-11-22T08:41:07+00:00", "config_hash": "c503536ec848e6ba",
         "config": {"store": "qdrant://localhost:6333/tickets", "sample": 400, "steps": 20, "text_field": None},
         "run": {"seconds": 754.2, "seed": 0, "processor": "AMD EPYC 7B13", "machine": "x86_64", "cores": 2,
                 "torch": "2.13.0", "authorised_by": "J. Doe, ticket SEC-1042"},
@@ -68,16 +68,18 @@ def audit_report(truth: bool = True) -> dict[str, Any]:
         "threat_model": {"access": "stored vectors and the embedder", "model": "all-MiniLM-L6-v2",
                          "model_digest": "9b1c57d2a40e", "steps": 20, "consensus": 0, "queries_mean": 161.5,
                          "queries": 64277, "tokens": 1028432, "cost": None},
-        "truth": truth, "headline": {"measure": "pii_recall", "label": "of the personal data was recovered",
+        "truth": truth, "headline": {"measure": "pii_recall",
+                                     "label": "personal data that stands in the reconstructions",
                                      "estimate": estimate(0.376, 0.042, 812)},
         "scores": scores(0.62), "pii": {"any": {"found": 812, "recall": estimate(0.376, 0.042, 812)}, **found},
-        "confidence": {"good": estimate(0.41), "exact": estimate(0.22)},
+        "confidence": {"verified": estimate(0.05), "good": estimate(0.41), "exact": estimate(0.22)},
         "by": {"length": buckets, "language": {"latin": buckets["1–8 words"]}, "domain": {}},
         "controls": {"random text": {"scores": scores(0.08), "pii_recall": estimate(0.003, 0.003)},
                      "prior": {"scores": scores(0.11), "pii_recall": estimate(0.006, 0.004)},
                      "nearest public text": {"scores": scores(0.2), "pii_recall": estimate(0.021, 0.01)}},
         "canaries": {"card": {"planted": 20, "recall": {"1": estimate(0.05, 0.05, 20), "10": estimate(0.2, 0.1, 20)}},
-                     "name": {"planted": 20, "recall": {"1": estimate(0.4, 0.2, 20), "10": estimate(0.6, 0.2, 20)}}},
+                     "name": {"planted": 20, "recall": {"1": estimate(0.4, 0.2, 20), "10": estimate(0.6, 0.2, 20)},
+                              "control": {"1": estimate(0.02, 0.02, 20), "10": estimate(0.05, 0.05, 20)}}},
         "records": [record(number) for number in range(30)],
         "defences": defences(),
         "verdict": {"severity": "high", "rule": "high where more than 10 % of the personal data is recovered",
@@ -91,6 +93,6 @@ def audit_report(truth: bool = True) -> dict[str, Any]:
     }  # fmt: skip
     if not truth:
         report |= {"scores": {}, "pii": {}, "controls": {}, "by": {}, "headline": {
-            "measure": "good", "label": "of the texts are believed good", "estimate": estimate(0.41)}}  # fmt: skip
+            "measure": "confidence_good", "label": "share believed good", "estimate": estimate(0.41)}}  # fmt: skip
         report["records"] = [record(n, true_text=None, leaked={}, token_f1=None) for n in range(3)]
     return report

@@ -60,6 +60,7 @@ class Bar:
     label: str
     span: Span
     """On a scale of 0 to 100."""
+    figure: str
     control: bool = False
 
 
@@ -70,7 +71,6 @@ class Bars:
     title: str
     description: str
     groups: Sequence[tuple[str, Sequence[Bar]]]
-    unit: str = " %"
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Page:
     figure: str
     figure_label: str
     figure_notes: Sequence[str]
+    """The figure with its interval, and what to compare it with."""
     warning: str
     """Where nothing was verified."""
     parts: Sequence[Part]

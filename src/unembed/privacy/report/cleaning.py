@@ -42,7 +42,12 @@ def cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, dict):
-        return {visible(str(key)): cleaned(item) for key, item in value.items()}
+        out: dict[str, Any] = {}
+        for key, item in value.items():
+            name = visible(str(key))
+            # Two long names may be cut off to the same.
+            out[name if name not in out else f"{name} #{len(out)}"] = cleaned(item)
+        return out
     if isinstance(value, list):
         return [cleaned(item) for item in value]
     return value

@@ -10,12 +10,14 @@ from unembed.privacy.report.defences import COLUMNS, cells
 from unembed.privacy.report.numbers import percent, span
 
 NONE = "none"
+LEFT_OUT = "allowed loss", "BLEU"
+"""Columns that the page of `unembed defend` has room for."""
 
 
 def defences(report: Mapping[str, Any]) -> list[Block]:
     """The worst attacker at each setting, as a plot and a table."""
-    settings, worst = report["settings"], report["worst"]
-    points = {id(leak): _point(leak) for leak in worst if leak["defence"] != NONE}
+    settings, worst = report["settings"], once(report["worst"])
+    points = [_point(leak) for leak in worst if leak["defence"] != NONE]
     without = next((leak for leak in worst if leak["defence"] == NONE), None)
     front = pareto(worst)
     blocks: list[Block] = [
@@ -30,20 +32,28 @@ def defences(report: Mapping[str, Any]) -> list[Block]:
                 "Each point is a defence at one setting. Those with a number are the least leakage for their cost.",
                 "loss of nDCG@10, %",
                 "token F1 of the worst attacker",
-                list(points.values()),
-                [points[id(leak)] for leak in front],
+                points,
+                [_point(leak) for leak in front],
                 None if without is None else without["scores"]["token_f1"]["value"],
-            )  # fmt: skip
+            )
         )
+    if front:
         blocks.append(Items([_named(leak) for leak in front], numbered=True))
-    rows = [cells(leak) for leak in worst]
-    blocks.append(Table("The worst attacker at each setting", COLUMNS, rows, words=frozenset({4})))
+    shown = [column for column in COLUMNS if column not in LEFT_OUT]
+    rows = [[cell for name, cell in zip(COLUMNS, cells(leak), strict=True) if name in shown] for leak in worst]
+    words = frozenset({shown.index("attacker")})
+    blocks.append(Table("The worst attacker at each setting, with 95 % intervals", shown, rows, words))
     mild = [entry for entry in report.get("matched") or [] if entry["strength"] is None]
     if mild:
         named = ", ".join(f"{entry['defence']} at {percent(entry['allowed'])}" for entry in mild)
         blocks.append(f"Even the mildest setting costs more than allowed: {named}.")
     blocks += ["What the attackers know:", Items([f"{name}: {knows}" for name, knows in report["attackers"].items()])]
     return blocks
+
+
+def once(worst: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A setting that is the strongest within several allowed losses, once."""
+    return list({(leak["defence"], leak["strength"]): leak for leak in reversed(worst)}.values())[::-1]
 
 
 def pareto(worst: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -13,19 +13,30 @@ from typing import Any
 
 from unembed.privacy.report.blocks import Bar, Bars, Block, Card, Facts, Failed, Items, Page, Part, Quoted, Table
 from unembed.privacy.report.comparison import defences
-from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share
+from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share, span, value
+from unembed.scripts import UNSPACED
 
 Report = Mapping[str, Any]
 
-WORST = 20
+WORST = 10
 """Records that are shown."""
-DRAWN = "pii_recall", "exact_uncased", "token_f1", "bleu"
-GROUPED = "exact_uncased", "token_f1", "pii_recall"
+MASK = "█"
+LETTER = rf"[^\W{UNSPACED}]"
+"""What stands beside a word makes it another one, save in scripts without spaces."""
+RECALL = "pii_recall"
+DRAWN = RECALL, "exact_uncased", "token_f1", "bleu"
+GROUPED = "exact_uncased", "token_f1", RECALL
 """The measures of the first plot, and those by length, language and domain."""
 INVERTER = "inverter"
+BELIEFS = {
+    "good": "Believed good (token F1 of 0.8 or more)",
+    "exact": "Believed exact",
+    "verified": "Embed to the very same vector",
+}
+"""The calibrated probabilities of the inverter, and what a re-embedding shows."""
 UNVERIFIED = (
-    "Nothing here is verified: the true texts were not known. Every figure is the inverter's own calibrated estimate "
-    "of how likely it is to be right."
+    "Nothing here is verified against the true texts, which were not known. How good the reconstructions are is the "
+    "inverter's own calibrated estimate."
 )
 
 
@@ -38,8 +49,8 @@ def page(report: Report) -> Page:
     parts = [Part(title, blocks) for title, blocks in (make(report) for make in build) if blocks]
     headline = report["headline"]
     return Page(
-        report["target"]["source"], report["created"], report["unembed"], report["verdict"]["severity"],
-        _sentence(report), score(headline["measure"], headline["estimate"]).split(" (")[0], headline["label"],
+        report["target"]["source"], _moment(report["created"]), report["unembed"], report["verdict"]["severity"],
+        _sentence(report), value(headline["measure"], headline["estimate"]), headline["label"],
         _notes(report), "" if report["truth"] else UNVERIFIED, parts, report.get("tags") or [],
     )  # fmt: skip
 
@@ -47,40 +58,45 @@ def page(report: Report) -> Page:
 def _sentence(report: Report) -> str:
     """The verdict, for somebody who reads nothing else."""
     measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
-    got, n = score(measure, estimate).split(" (")[0], f"{report['target']['usable']:,}"
-    if not report["truth"]:
-        sentence = (
-            f"For about {got} of {n} sampled vectors, an attacker gets a text that is probably right in substance"
-        )
-    elif measure == "pii_recall":
+    got, n = value(measure, estimate), f"{report['target']['usable']:,}"
+    if measure == "confidence_good":
+        sentence = f"By its own estimate, the inverter read about {got} of {n} sampled vectors nearly word for word"
+    elif measure == "verified":
+        sentence = f"{got} of {n} sampled vectors gave a text that embeds to the very same vector"
+    elif measure == RECALL:
         sentence = f"{got} of the personal data in {n} sampled texts was read back out of their vectors"
     elif measure == "exact_uncased":
         sentence = f"{got} of {n} sampled texts were read back word for word out of their vectors"
     else:
         sentence = f"{report['headline']['label']}: {got} over {n} sampled texts"
-    if best := _best_control(report):
-        sentence += f"; what can be said without inverting them ({best[0]}) gets {best[1].split(' (')[0]}"
+    if best := _best_control(report, measure):
+        sentence += f"; the best guess without inverting them ({best[0]}) gets {value(measure, best[1])}"
     return sentence + "."
 
 
 def _notes(report: Report) -> list[str]:
-    estimate = report["headline"]["estimate"]
-    _, _, interval = score(report["headline"]["measure"], estimate).partition(" (")
-    notes = [f"95 % interval {interval.rstrip(')')}" if interval else "no interval", f"n = {estimate['n']:,}"]
-    if best := _best_control(report):
-        notes.append(f"best control, {best[0]}: {best[1]}")
+    """The headline with its interval and its control; and token F1, which may say more than few strings do."""
+    measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
+    interval = "" if span(estimate).low is None else ", 95 % interval"
+    notes = [f"{score(measure, estimate)}{interval}, n = {estimate['n']:,}{_control(report, measure)}"]
+    if measure != "token_f1" and (f1 := _all(report).get("token_f1")):
+        notes.append(f"token F1 {score('token_f1', f1)}{_control(report, 'token_f1')}")
     return notes
 
 
-def _best_control(report: Report) -> tuple[str, str] | None:
-    """The control that comes nearest to the headline, and its score."""
-    measure = report["headline"]["measure"]
+def _control(report: Report, measure: str) -> str:
+    best = _best_control(report, measure)
+    return f"; best control, {best[0]}: {score(measure, best[1])}" if best else ""
+
+
+def _best_control(report: Report, measure: str) -> tuple[str, Mapping[str, Any]] | None:
+    """The control that scores most, and its score."""
     estimates = {name: _measures(control).get(measure) for name, control in _controls(report).items()}
     found = {name: estimate for name, estimate in estimates.items() if estimate}
     if not found:
         return None
     best = max(found, key=lambda name: found[name]["value"])
-    return best, score(measure, found[best])
+    return best, found[best]
 
 
 def _controls(report: Report) -> Mapping[str, Any]:
@@ -89,13 +105,13 @@ def _controls(report: Report) -> Mapping[str, Any]:
 
 def _measures(scored: Mapping[str, Any]) -> dict[str, Any]:
     """All that was measured on a group of texts, by the names of `LABELS` and in their order."""
-    found = {**(scored.get("scores") or {}), "pii_recall": scored.get("pii_recall")}
+    found = {**(scored.get("scores") or {}), RECALL: scored.get("pii_recall")}
     return {name: found[name] for name in LABELS if found.get(name)}
 
 
 def _all(report: Report) -> dict[str, Any]:
     return _measures(
-        {"scores": report.get("scores"), "pii_recall": ((report.get("pii") or {}).get("any") or {}).get("recall")}
+        {"scores": report.get("scores"), RECALL: ((report.get("pii") or {}).get("any") or {}).get("recall")}
     )
 
 
@@ -103,7 +119,11 @@ def _threat_model(report: Report) -> tuple[str, list[Block]]:
     model = report["threat_model"]
     rows = [("Access", model["access"]), ("Inverter", Quoted(model["model"]))]
     rows += [("Its weights", f"SHA-256 {model['model_digest']}")] if model.get("model_digest") else []
-    how = f"{model['steps']} steps of correction" if model["steps"] else "none: the first hypothesis"
+    how = (
+        f"{model['steps']} steps of correction"
+        if model["steps"]
+        else "the best of the first hypotheses, without correction"
+    )
     if model.get("consensus") and not model["steps"]:
         how = f"consensus of {model['consensus']} samples"
     rows += [
@@ -111,26 +131,27 @@ def _threat_model(report: Report) -> tuple[str, list[Block]]:
         ("Embedder queries", f"{count(model['queries'])}, {model['queries_mean']:.1f} a vector"),
         ("Tokens embedded", count(model["tokens"])),
     ]
-    rows += [("Cost", f"{model['cost']:.2f}")] if model.get("cost") is not None else []
+    rows += [("Cost", f"{model['cost']:.2f} at the price given")] if model.get("cost") is not None else []
     return "Threat model", [Facts(rows)]
 
 
 def _target(report: Report) -> tuple[str, list[Block]]:
     target = report["target"]
     embedder, norms = target["embedder"], target["norms"]
+    whole = "an unknown number" if target.get("count") is None else count(target["count"])
     fits = {True: "the vectors look like its own", False: "the vectors do not look like its own"}
-    claimed = f"{embedder['name']}: {fits.get(embedder.get('plausible'), 'could not be told')} ({embedder['why']})"
     rows = [
         ("Store", Quoted(target["source"])),
         (
             "Vectors",
-            f"{count(target['sampled'])} sampled of {count(target.get('count'))}, {count(target['usable'])} usable",
+            f"{count(target['sampled'])} sampled of {whole}, {count(target['usable'])} usable",
         ),
         ("Shape", f"{target['dimension']} numbers of {target['dtype']}"),
         ("Norms", f"{norms['least']:.3f} to {norms['greatest']:.3f}, mean {norms['mean']:.3f}"),
-        ("Embedder", Quoted(claimed)),
+        ("Embedder", Quoted(embedder["name"])),
+        ("Does it fit?", f"{fits.get(embedder.get('plausible'), 'could not be told')}: {embedder['why']}"),
     ]
-    rows += [("Left out", f"{count(n)}: {reason}") for reason, n in (target.get("refused") or {}).items()]
+    rows += [("Left out", f"{count(n)} ({reason})") for reason, n in (target.get("refused") or {}).items()]
     blocks: list[Block] = [Facts(rows)]
     if fields := target.get("fields"):
         shown = [[Quoted(field["name"]), field.get("kind") or NONE] for field in fields]
@@ -150,21 +171,24 @@ def _scores(report: Report) -> tuple[str, list[Block]]:
         blocks = [
             "Controls say what could be guessed: the same measures on the same rows, of texts that did not come out of "
             "inverting these vectors.",
-            Bars("The inverter beside its controls", "0 to 100; the thin lines are 95 % intervals.", groups, ""),
+            Bars(
+                "The inverter beside its controls",
+                "All on a scale of 0 to 100; the thin lines are 95 % intervals.",
+                groups,
+            ),
         ]
     if measures:
         rows = [[LABELS[name], *(score(name, found.get(name)) for found in systems.values())] for name in measures]
         blocks.append(Table("Scores, with 95 % intervals", ["measure", *map(str, systems)], rows))
     if confidence := report.get("confidence"):
-        meaning = {"good": "token F1 of 0.8 or more", "exact": "exact"}
-        said = [(f"Probably {meaning[name]}", share(confidence[name])) for name in meaning if confidence.get(name)]
-        blocks += ["What the inverter believes of its own texts, by calibrated probability:", Facts(said)]
+        said = [(BELIEFS[name], share(confidence[name])) for name in BELIEFS if confidence.get(name)]
+        blocks += ["What can be said without the true texts:", Facts(said)]
     return "Scores", blocks
 
 
 def _bars(measure: str, systems: Mapping[str, Mapping[str, Any]]) -> list[Bar]:
     return [
-        Bar(name, of_100(measure, found[measure]), control=name != INVERTER)
+        Bar(name, of_100(measure, found[measure]), value(measure, found[measure]), control=name != INVERTER)
         for name, found in systems.items()
         if measure in found
     ]
@@ -174,11 +198,16 @@ def _pii(report: Report) -> tuple[str, list[Block]]:
     kinds = {kind: found for kind, found in (report.get("pii") or {}).items() if found.get("recall")}
     if not kinds:
         return "", []
-    named = {kind: found for kind, found in kinds.items() if kind != "any"}
-    bars = [(kind, [Bar("", of_100("pii_recall", found["recall"]))]) for kind, found in named.items()]
-    rows = [[Quoted(kind), count(found["found"]), share(found["recall"])] for kind, found in named.items()]
+    named = sorted((kind for kind in kinds if kind != "any"), key=lambda kind: -kinds[kind]["recall"]["value"])
+    recalls = {kind: kinds[kind]["recall"] for kind in named}
+    bars = [(kind, [Bar("", of_100(RECALL, recall), value(RECALL, recall))]) for kind, recall in recalls.items()]
+    rows = [[Quoted(kind), count(kinds[kind]["found"]), share(recall)] for kind, recall in recalls.items()]
     rows += [["any", count(kinds["any"]["found"]), share(kinds["any"]["recall"])]] if "any" in kinds else []
-    blocks: list[Block] = [Bars("Recovered, by type", "Percent of the strings of each type.", bars)] if bars else []
+    blocks: list[Block] = (
+        [Bars("Recovered, by type", "Percent of the strings of each type; the thin lines are 95 % intervals.", bars)]
+        if bars
+        else []
+    )
     caption = "Personal data in the true texts, and how much of it stands in the reconstructions"
     return "Personal data", [*blocks, Table(caption, ["type", "strings", "recovered"], rows)]
 
@@ -190,7 +219,11 @@ def _groups(report: Report) -> tuple[str, list[Block]]:
         columns = [measure for measure in GROUPED if any(measure in found for found in measured.values())]
         if columns:
             rows = [
-                [Quoted(name), count(buckets[name]["n"]), *(score(measure, found.get(measure)) for measure in columns)]
+                [
+                    Quoted(name) if key == "domain" else name,
+                    count(buckets[name]["n"]),
+                    *(score(measure, found.get(measure)) for measure in columns),
+                ]
                 for name, found in measured.items()
             ]
             blocks.append(Table(f"By {key}", [key, "n", *(LABELS[measure] for measure in columns)], rows))
@@ -200,13 +233,22 @@ def _groups(report: Report) -> tuple[str, list[Block]]:
 def _canaries(report: Report) -> tuple[str, list[Block]]:
     canaries = report.get("canaries") or {}
     ranks = sorted({k for found in canaries.values() for k in found["recall"]}, key=int)
+    measures = {"recall": "found", "exact": "letter by letter", "control": "by chance"}
+    columns = {
+        f"{label}, k = {k}": (name, k)
+        for k in ranks
+        for name, label in measures.items()
+        if any(k in (found.get(name) or {}) for found in canaries.values())
+    }
     rows = [
-        [Quoted(kind), count(found["planted"]), *(share(found["recall"].get(k)) for k in ranks)]
+        [
+            Quoted(kind),
+            count(found["planted"]),
+            *(share((found.get(name) or {}).get(k)) for name, k in columns.values()),
+        ]
         for kind, found in canaries.items()
     ]
-    table = Table(
-        "Planted secrets found among the best k texts", ["type", "planted", *(f"k = {k}" for k in ranks)], rows
-    )
+    table = Table("Planted secrets found among the best k texts", ["type", "planted", *columns], rows)
     return "Canaries", [table] if rows else []
 
 
@@ -215,9 +257,8 @@ def _records(report: Report) -> tuple[str, list[Block]]:
     shown = records[:WORST]
     if not shown:
         return "", []
-    lead = (
-        f"The {len(shown)} of {count(len(records))} records that give most away, worst first; report.json has them all."
-    )
+    which = "All" if len(shown) == len(records) else f"The {len(shown)} worst of"
+    lead = f"{which} {count(len(records))} records, those that give most away first. report.json has all of them."
     return "Worst records", [lead, *(_card(record, report["truth"]) for record in shown)]
 
 
@@ -229,11 +270,12 @@ def _card(record: Mapping[str, Any], truth: bool) -> Card:
         rows.append(("True text", Quoted(record["true_text"])))
     if record.get("recovered"):
         rows.append(("Recovered", Failed("word for word")))
-    rows += [(f"{label}: {kind}", Quoted(" · ".join(listed))) for kind, listed in strings.items()]
-    figures = [("cosine", record.get("cosine"), "{:.4f}"), ("token F1", record.get("token_f1"), "{:.2f}")]
-    said = [f"{name} {form.format(value)}" for name, value, form in figures if value is not None]
-    chances = [("good", record.get("good")), ("exact", record.get("exact"))]
-    said += [f"{name} with probability {percent(value)}" for name, value in chances if value is not None]
+    if strings:
+        rows.append((label, Quoted("; ".join(f"{kind}: {', '.join(listed)}" for kind, listed in strings.items()))))
+    said = [f"cosine {record['cosine']:.4f}"]
+    said += [f"token F1 {record['token_f1']:.2f}"] if record.get("token_f1") is not None else []
+    said += [f"{name}: {percent(record[name])} likely" for name in ("good", "exact") if record.get(name) is not None]
+    said += ["embeds to the very same vector"] if record.get("verified") else []
     said += [f"{record['words']} words"] + ([record["language"]] if record.get("language") else [])
     rows.append(("Figures", ", ".join(said)))
     pieces = _marked(record["text"], [string for listed in strings.values() for string in listed])
@@ -241,11 +283,13 @@ def _card(record: Mapping[str, Any], truth: bool) -> Card:
 
 
 def _marked(text: str, strings: Sequence[str]) -> list[tuple[str, bool]]:
-    """`text` in pieces, with True for those that are one of `strings`, whatever their case."""
-    longest_first = sorted(filter(None, strings), key=len, reverse=True)
+    """`text` in pieces, with True for those that are one of `strings` as whole words, whatever their case. Masked
+    strings are not looked for: other words have the same mask."""
+    longest_first = sorted((string for string in strings if string and MASK not in string), key=len, reverse=True)
     if not longest_first:
         return [(text, False)]
-    pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text, flags=re.IGNORECASE)
+    words = "|".join(map(re.escape, longest_first))
+    pieces = re.split(f"(?<!{LETTER})({words})(?!{LETTER})", text, flags=re.IGNORECASE)
     return [(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
 
 
@@ -261,7 +305,7 @@ def _remediation(report: Report) -> tuple[str, list[Block]]:
 
 def _checks(report: Report) -> tuple[str, list[Block]]:
     verdict = report["verdict"]
-    blocks: list[Block] = [f"Severity is {verdict['severity']}: {verdict['rule']}"]
+    blocks: list[Block] = [f"Severity is {verdict['severity']}, by this rule: {verdict['rule']}."]
     rows = [
         [check["rule"], f"{check['value']:.4g}", Failed("failed") if check["failed"] else "passed"]
         for check in verdict.get("checks") or []
@@ -281,7 +325,7 @@ def _run(report: Report) -> tuple[str, list[Block]]:
     run = report["run"]
     rows = [
         ("Authorised by", Quoted(run["authorised_by"]) if run.get("authorised_by") else "nobody was named"),
-        ("Made by", f"unembed {report['unembed']}, {report['created']}"),
+        ("Made by", f"unembed {report['unembed']}, {_moment(report['created'])}"),
         ("Took", duration(run["seconds"])),
         ("Seed", str(run["seed"])),
         ("Machine", f"{run.get('processor') or run['machine']}, {run['cores']} cores, torch {run['torch']}"),
@@ -294,3 +338,7 @@ def _run(report: Report) -> tuple[str, list[Block]]:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _moment(created: str) -> str:
+    return re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(Z|\+00:00)$", r"\1 \2 UTC", created)

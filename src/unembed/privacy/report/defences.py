@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unembed.privacy.report.numbers import percent
+
 COLUMNS = (
     "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
 )  # fmt: skip
@@ -28,7 +30,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
     ]
     if without := [entry for entry in report["matched"] if entry["strength"] is None]:
-        named = ", ".join(f"{entry['defence']} at {_percent(entry['allowed'])}" for entry in without)
+        named = ", ".join(f"{entry['defence']} at {percent(entry['allowed'])}" for entry in without)
         lines += [f"Even the mildest setting costs more than allowed: {named}.", ""]
     lines += ["## All attackers", ""]
     lines += [f"- *{name}* knows {knows}." for name, knows in report["attackers"].items()]
@@ -50,14 +52,10 @@ def _table(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
 def cells(leak: Mapping[str, Any]) -> list[str]:
     """What stands in the `COLUMNS` of one attacker at one setting."""
     scores = leak["scores"]
-    row = [leak["defence"], f"{leak['strength']:.4g}", _percent(leak["allowed"]), _percent(leak["loss"])]
+    row = [leak["defence"], f"{leak['strength']:.4g}", percent(leak["allowed"]), percent(leak["loss"])]
     row += [leak["attacker"], _estimate(scores["token_f1"], 1, 3), _estimate(scores["exact_uncased"], 100, 0)]
     row += [_estimate(scores["bleu"], 1, 1), _estimate(leak["rare"], 100, 0), _estimate(leak["found"], 100, 0)]
     return row
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _estimate(estimate: Mapping[str, Any], scale: float, digits: int) -> str:

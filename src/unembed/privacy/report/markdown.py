@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from unembed.privacy.report.blocks import Block, Card, Facts, Failed, Items, Page, Quoted, Table
 
 _ACTING = re.compile(r"([\\`*_\[\]<>|~#!$])")
+_LINKS = re.compile(r"://|\bwww(?=\.)", re.IGNORECASE)
+"""What GitHub makes a link of by itself; with its last character as a number it does not."""
 
 
 def as_markdown(page: Page) -> str:
@@ -21,8 +23,8 @@ def as_markdown(page: Page) -> str:
         "",
     ]
     lines += [
-        f"- {_cell(page.figure_label)}: {_cell(page.figure)}",
-        *(f"- {_cell(note)}" for note in page.figure_notes),
+        f"- {_cell(page.figure_label)}: {_cell(page.figure_notes[0])}",
+        *(f"- {_cell(note)}" for note in page.figure_notes[1:]),
         "",
     ]
     lines += [f"> **{_cell(page.warning)}**", ""] if page.warning else []
@@ -62,7 +64,8 @@ def _cell(text: str, table: bool = False) -> str:
     if isinstance(text, Quoted) and text.strip():
         code = _code(text)
         return code.replace("|", "\\|") if table else code
-    escaped = _ACTING.sub(r"\\\1", text)
+    escaped = _ACTING.sub(r"\\\1", text.replace("&", "&amp;"))
+    escaped = _LINKS.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", escaped)
     return f"**{escaped}**" if isinstance(text, Failed) else escaped
 
 

@@ -1,4 +1,4 @@
-"""How the figures of a report are written: shares in percent, with their interval."""
+"""How the figures of a report are written, with their intervals."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ LABELS = {
 }
 """The measures, in the order in which they are shown."""
 OF_100 = {"bleu", "chrf"}
+SHARES = {"pii_recall", "exact_uncased", "confidence_good", "verified"}
+"""Of texts or strings, which are written in percent; the others as they are."""
 NONE = "–"
 
 
@@ -28,9 +30,6 @@ class Span:
     low: float | None
     high: float | None
 
-    def __str__(self) -> str:
-        return self.format(1)
-
     def format(self, digits: int, unit: str = "") -> str:
         value = f"{self.value:.{digits}f}{unit}"
         if self.low is None or self.high is None:
@@ -39,11 +38,12 @@ class Span:
 
 
 def span(estimate: Mapping[str, Any], scale: float = 1) -> Span:
-    """An estimate of metrics.py, times `scale`."""
+    """An estimate of metrics.py, times `scale`. Rows that are all alike (0 of 19) give a bootstrap no width; that would
+    say too much, and such an interval is left out."""
     low, high = estimate.get("low"), estimate.get("high")
-    return Span(
-        scale * estimate["value"], None if low is None else scale * low, None if high is None else scale * high
-    )  # fmt: skip
+    if low is None or high is None or low == high:
+        return Span(scale * estimate["value"], None, None)
+    return Span(scale * estimate["value"], scale * low, scale * high)
 
 
 def of_100(measure: str, estimate: Mapping[str, Any]) -> Span:
@@ -60,17 +60,22 @@ def score(measure: str, estimate: Mapping[str, Any] | None) -> str:
     """A measure as its field writes it."""
     if not estimate:
         return NONE
-    if measure == "cosine":
-        return span(estimate).format(3)
-    return span(estimate).format(1) if measure in OF_100 else share(estimate)
+    if measure in OF_100:
+        return span(estimate).format(1)
+    return share(estimate) if measure in SHARES else span(estimate).format(3)
 
 
-def percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f} %"
+def value(measure: str, estimate: Mapping[str, Any]) -> str:
+    """The same without an interval."""
+    return score(measure, {"value": estimate["value"]})
 
 
-def count(value: float | None) -> str:
-    return NONE if value is None else f"{value:,}"
+def percent(value: float) -> str:
+    return f"{round(100 * value, 1) + 0.0:.1f} %"  # without the sign of -0.0
+
+
+def count(value: float) -> str:
+    return f"{value:,}"
 
 
 def duration(seconds: float) -> str:

@@ -47,7 +47,8 @@ def as_sarif(report: Mapping[str, Any]) -> str:
             "level": finding.level,
             "message": {"text": finding.message},
             "locations": [place],
-            "partialFingerprints": {"unembed/v1": _fingerprint(report["target"]["source"], finding.rule, finding.key)},
+            # The name by which GitHub knows it.
+            "partialFingerprints": {"primaryLocationLineHash": _mark(report["target"]["source"], finding)},
         }
         for finding in found
     ]
@@ -90,5 +91,5 @@ def _plain(text: str) -> str:
     return text.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
 
 
-def _fingerprint(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+def _mark(source: str, finding: Finding) -> str:
+    return hashlib.sha256("\0".join((source, finding.rule, finding.key)).encode()).hexdigest()[:16] + ":1"

@@ -11,9 +11,9 @@ from unembed.privacy.report.numbers import Span
 
 TITLE, ROW, GAP = 22, 20, 10
 """Heights of a group's title, of a bar's row, and between groups."""
-LABELS, END = 34, 84
+LABELS, END = 37, 85
 """Where bars begin if they have labels, and where 100 is; values stand right of it. Percent."""
-LEFT, RIGHT, TOP, BOTTOM = 11, 97, 14, 270
+LEFT, RIGHT, TOP, BOTTOM = 9, 97, 30, 290
 """The area of a scatter plot."""
 
 
@@ -27,26 +27,26 @@ def bars(plot: Bars, name: str) -> Markup:
     y, drawn = 0, []
     for title, group in plot.groups:
         y += TITLE
-        drawn.append(_text(0, y - 7, title, "label"))
+        drawn.append(_text(0, y - 7, title, "title"))
         for bar in group:
-            drawn.append(_bar(bar, y, start, at(bar.span.value), plot.unit))
+            drawn.append(_bar(bar, y, start, at(bar.span.value)))
             if bar.span.low is not None and bar.span.high is not None:
                 drawn.append(_whisker(at(bar.span.low), at(bar.span.high), y + ROW / 2 - 2))
             y += ROW
         y += GAP
     ticks = Markup("").join(
-        _line(at(tick), 4, at(tick), y, "grid") + _text(at(tick), y + 12, f"{tick}{plot.unit}", "tick", "middle")
+        _line(at(tick), 4, at(tick), y, "grid") + _text(at(tick), y + 12, str(tick), "tick", "middle")
         for tick in (25, 50, 75, 100)
     )
     return _svg(plot, name, y + 18, ticks + Markup("").join(drawn))
 
 
-def _bar(bar: Bar, y: float, start: float, end: float, unit: str) -> Markup:
+def _bar(bar: Bar, y: float, start: float, end: float) -> Markup:
     kind = "control" if bar.control else "bar"
     shape = Markup('<rect class="{}" x="{:.2f}%" y="{}" width="{:.2f}%" height="{}" rx="2"/>').format(
         kind, start, y + 2, max(end - start, 0.3), ROW - 8
     )
-    value = _text(100, y + 13, f"{bar.span.value:.1f}{unit}", "value", "end")
+    value = _text(100, y + 13, bar.figure, f"value {kind}", "end")
     return shape + value + (_text(0, y + 13, bar.label, "name") if bar.label else Markup(""))
 
 
@@ -59,7 +59,7 @@ def scatter(plot: Scatter, name: str) -> Markup:
     """All points, and those of the front with their number."""
     top = max([plot.level or 0, *(_high(point.span) for point in plot.points)]) * 1.08 or 1.0
     low = min(0.0, *(point.x for point in plot.points))
-    high = max(point.x for point in plot.points) * 1.06 or 1.0
+    high = max(0.0, *(point.x for point in plot.points)) * 1.06 or 1.0
 
     def x(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (RIGHT - LEFT)
@@ -80,8 +80,10 @@ def scatter(plot: Scatter, name: str) -> Markup:
         ]
     drawn += [_dot(point, x(point.x), y(point.span.value)) for point in plot.points if point not in plot.front]
     for number, point in enumerate(plot.front, start=1):
+        if point.span.low is not None and point.span.high is not None:
+            drawn.append(_line(x(point.x), y(point.span.low), x(point.x), y(point.span.high), "whisker"))
         drawn.append(_numbered(number, point, x(point.x), y(point.span.value)))
-    drawn += [_text(RIGHT, BOTTOM + 38, plot.x, "label", "end"), _text(0, TOP - 3, plot.y, "label")]
+    drawn += [_text(RIGHT, BOTTOM + 38, plot.x, "label", "end"), _text(0, 12, plot.y, "label")]
     return _svg(plot, name, BOTTOM + 46, Markup("").join(drawn))
 
 
