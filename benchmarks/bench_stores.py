@@ -31,7 +31,7 @@ from unembed.stores import open_vectors
 
 RESULTS = Path(__file__).parent / "results" / "stores.json"
 DIM, BATCH, CHUNK = 384, 1024, 5000
-LARGE = ("npy", "parquet", "faiss")
+LARGE = ("npy", "parquet", "faiss", "lancedb")
 SMALL = ("qdrant",)
 """Qdrant's local mode warns above 20,000 vectors; a server is what takes more."""
 
@@ -217,7 +217,7 @@ def tables(results: dict[str, Any]) -> str:
         "| store | vectors | filled in s | vectors/s | per CPU second | MB, opened | MB, most |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, part in results["stores"].items():
+    for name, part in sorted(results["stores"].items(), key=lambda entry: list(STORES).index(entry[0])):
         runs, n = part["runs"], part["n"]
         speed, cpu = (n / min(run[kind] for run in runs) for kind in ("wall", "cpu"))
         memory = [max(run[kind] for run in runs) for kind in ("opened", "most")]
@@ -246,7 +246,8 @@ def main() -> None:
     if args.quick:
         args.n = args.large = args.small = 5000
         args.repetitions = 1
-    results: dict[str, Any] = {"settings": {"repetitions": args.repetitions, "hardware": hardware()}, "stores": {}}
+    kept = json.loads(args.output.read_text(encoding="utf-8"))["stores"] if args.output.exists() else {}
+    results: dict[str, Any] = {"settings": {"repetitions": args.repetitions, "hardware": hardware()}, "stores": kept}
     for name in args.stores:
         n = args.large if name in LARGE else args.small if name in SMALL else args.n
         results["stores"][name] = measure(name, n, args.repetitions)

@@ -189,6 +189,27 @@ def test_a_named_vector(qdrant, vectors):
     assert len(batch.ids) == 10 and np.allclose(batch.vectors, vectors[:10], atol=1e-6), "one record has none"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["Flat", "SQ8", "IVF4,Flat"])
+def test_an_index_is_not_loaded_to_be_read(kind, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    rows = np.random.default_rng(0).standard_normal((60_000, 128), dtype=np.float32)
+    index = faiss.index_factory(128, kind)
+    index.train(rows[:1000])
+    index.add(rows)
+    faiss.write_index(index, str(tmp_path / "big.faiss"))
+
+    def own():
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
+
+    before = own()
+    with open_vectors(str(tmp_path / "big.faiss")) as source:
+        for _ in source.batches(500):
+            pass
+        assert own() - before < rows.nbytes / 8
+
+
 def test_a_server_that_does_not_answer():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

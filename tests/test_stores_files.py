@@ -552,6 +552,20 @@ def test_parquet_faults_name_the_row(tmp_path):
     refused(InputError, ["row 1", "the id is None"], path)
 
 
+def test_parquet_keeps_nothing_of_what_was_read(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, rows = tmp_path / "v.parquet", np.random.default_rng(0).standard_normal((40_000, 64), dtype=np.float32)
+    vectors = pa.FixedSizeListArray.from_arrays(rows.ravel(), 64)
+    pq.write_table(pa.table({"vector": vectors}), path, row_group_size=2000)
+    before, most = pa.total_allocated_bytes(), 0
+    with open_vectors(str(path)) as source:
+        for _ in source.batches(500):
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert most < rows.nbytes / 4
+
+
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     path, _ = write_parquet(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)

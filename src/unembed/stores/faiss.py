@@ -18,7 +18,7 @@ from unembed.stores.fields import readable
 
 
 class FaissSource(VectorSource):
-    """An index in a file, memory-mapped where its kind allows that."""
+    """An index in a file, memory-mapped."""
 
     count: int
     dtype = np.dtype(np.float32)
@@ -30,7 +30,7 @@ class FaissSource(VectorSource):
         faiss = require("faiss", "faiss")
         self.source = source
         with readable(source):
-            index: Any = faiss.read_index(str(source), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+            index: Any = faiss.read_index(str(source), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
         self._whole = index  # it owns what is inside it
         self._ids = None
         if isinstance(index, faiss.IndexIDMap):  # IndexIDMap2 is one

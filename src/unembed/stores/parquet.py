@@ -20,7 +20,8 @@ class ParquetSource(ArrowSource):
         parquet = require("pyarrow.parquet", "parquet")
         self.source = source
         with readable(source):
-            self._file = parquet.ParquetFile(source)
+            # Reading ahead would keep all of the file that has been read.
+            self._file = parquet.ParquetFile(source, pre_buffer=False)
             schema = self._file.schema_arrow
             self.count = self._file.metadata.num_rows
         try:
