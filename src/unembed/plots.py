@@ -85,7 +85,7 @@ def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
     lines: dict[str, list[Leak]] = {}
     for leak in worst(leaks):
         lines.setdefault(leak.defence, []).append(leak)
-    for name, points in lines.items():
+    for number, (name, points) in enumerate(lines.items()):
         points = sorted(points, key=lambda leak: leak.loss)
         scores = [leak.scores["token_f1"] for leak in points]
         x, y = [100 * leak.loss for leak in points], [score["value"] for score in scores]
@@ -96,7 +96,8 @@ def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
             [score["value"] - score["low"] for score in scores],
             [score["high"] - score["value"] for score in scores],
         ]
-        axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=2, linewidth=1, label=name)
+        marker = "os^D"[number // 10 % 4]  # there are ten colours
+        axes.errorbar(x, y, yerr=spread, marker=marker, markersize=5, capsize=2, linewidth=1, label=name)
     axes.set(xlabel="loss of nDCG@10, %", ylabel="token F1 of the worst attacker")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small", ncols=2)
