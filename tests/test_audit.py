@@ -160,7 +160,7 @@ def test_what_cannot_be_audited(refused, store, vectors, texts, tmp_path):
     assert "cannot read the rule" in said(store, "--fail-on", "pii_recall")
     assert "sample of 0" in said(store, "--sample", "0")
     (tmp_path / "t.jsonl").write_text('{"id": "doc 1"}', encoding="utf-8")
-    assert "t.jsonl, line 1" in said(store, "--truth", tmp_path / "t.jsonl")
+    assert "t.jsonl, record 1" in said(store, "--truth", tmp_path / "t.jsonl")
     assert "holds no figures of unembed defend" in said(store, "--defences", _file(tmp_path / "d.json", "[]"))
     assert "holds no figures of unembed canary" in said(store, "--canaries", _file(tmp_path / "c.json", "{}"))
     assert "is no JSON" in said(store, "--defences", _file(tmp_path / "d.json", "{"))

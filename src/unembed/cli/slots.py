@@ -15,7 +15,7 @@ from unembed.errors import InputError
 
 if TYPE_CHECKING:
     from unembed.privacy.slots import Filler, Template
-    from unembed.results import ResultFile, write_report
+    from unembed.results import ResultFile
 
 SHOWN = 20
 KEPT_AT_ONCE = 16
@@ -63,7 +63,7 @@ def slots(
     from unembed.cli.console import console
     from unembed.embedders import embedder as open_embedder
     from unembed.privacy.slots import Filler, parse, read_candidates
-    from unembed.results import ResultFile
+    from unembed.results import ResultFile, write_report
     from unembed.stores import open_vectors
 
     lists = read_candidates(candidates)
