@@ -186,13 +186,12 @@ def leaks(
         names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
         if setting.strength is None or names.keys() <= ids:
             continue
-        guard = made(ground, setting.defence, setting.strength)
+        seen = _view(ground, made(ground, setting.defence, setting.strength), seed)
         for name, attacker in names.items():
             key = setting.defence, setting.strength, attacker.name
             if name in ids:
                 continue
             if key not in known:
-                seen = _view(ground, guard, attacker, seed)
                 if (restored := attacker.restore(seen)) is None:
                     continue
                 reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
@@ -200,11 +199,9 @@ def leaks(
             yield replace(known[key], id=name, allowed=setting.allowed)
 
 
-def _view(ground: Ground, guard: Defence, attacker: Attacker, seed: int) -> View:
-    times = TIMES if attacker.name == "averaging" and guard.random else 1
-    stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(times)]
-    known = ground.known, guard.apply(ground.known, seed=seed + times)
-    return View(guard, stored, ground.public, known, seed)
+def _view(ground: Ground, guard: Defence, seed: int) -> View:
+    stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(TIMES if guard.random else 1)]
+    return View(guard, stored, ground.public, (ground.known, guard.apply(ground.known, seed=seed + 1)), seed)
 
 
 def _simulation(seen: View) -> Callable[[np.ndarray], np.ndarray]:

@@ -72,14 +72,13 @@ def _from_hub(name: str) -> RetrievalSet:
         for row in judgements:
             if row["score"] > 0:
                 judged.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = float(row["score"])
-        return _joined(name.rpartition("/")[2], dict(map(_entry, corpus)), dict(map(_entry, queries)), judged)
-    except InputError:
-        raise
+        documents, asked = dict(map(_entry, corpus)), dict(map(_entry, queries))
     except Exception as error:  # the library raises many kinds for one cause: it is not there or not reachable
         raise InputError(
             f"{name} is no folder here and no retrieval set of the hub that can be had ({first_line(error)}): give a "
             "folder with corpus.jsonl, queries.jsonl and qrels/test.tsv, or hf:OWNER/NAME"
         ) from error
+    return _joined(name.rpartition("/")[2], documents, asked, judged)
 
 
 def _joined(

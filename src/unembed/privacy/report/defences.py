@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unembed.privacy.report.numbers import percent
+from unembed.privacy.report.numbers import NONE, Span, percent
 
 COLUMNS = (
     "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
@@ -60,9 +60,6 @@ def cells(leak: Mapping[str, Any]) -> list[str]:
 
 def _estimate(estimate: Mapping[str, Any], scale: float, digits: int) -> str:
     if not estimate:
-        return "–"
-    unit = " %" if scale == 100 else ""
-    value = f"{scale * estimate['value']:.{digits}f}{unit}"
-    if estimate["low"] is None:
-        return value
-    return f"{value} ({scale * estimate['low']:.{digits}f}–{scale * estimate['high']:.{digits}f})"
+        return NONE
+    low, high = (None if end is None else scale * end for end in (estimate["low"], estimate["high"]))
+    return Span(scale * estimate["value"], low, high).format(digits, " %" if scale == 100 else "")
