@@ -21,13 +21,13 @@ import numpy as np
 
 import unembed
 from unembed.embedders import Embedder
+from unembed.embedders.vectors import unit
 from unembed.evaluation import hardware
 from unembed.metrics import bootstrap
 from unembed.privacy.defences import defence
-from unembed.privacy.membership import membership
-from unembed.privacy.retrieval import unit
-from unembed.privacy.significance import auc, benjamini_hochberg, estimate, p_values, tpr
-from unembed.privacy.slots import Filler, parse
+from unembed.privacy.probes.membership import membership
+from unembed.privacy.probes.significance import auc, benjamini_hochberg, estimate, p_values, tpr
+from unembed.privacy.probes.slots import Filler, parse
 from unembed.rare import stands_in
 from unembed.stores import VectorBatch, VectorSource
 from unembed.training.config import SourceConfig

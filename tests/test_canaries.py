@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from unembed.errors import InputError, MissingExtra, StorageError
-from unembed.privacy.canaries import TYPES, Canary, find, make, planted, read_canaries, save_vectors, shares
-from unembed.privacy.canary_recall import n_best, normalised, recall
+from unembed.privacy.probes.canaries import TYPES, Canary, find, make, planted, read_canaries, save_vectors, shares
+from unembed.privacy.probes.canary_recall import n_best, normalised, recall
 from unembed.privacy.records import read_records, write_records
 from unembed.results import ResultFile
 from unembed.stores import open_vectors, read_vectors

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from unembed.checkpoints import resolve
+from unembed.embedders.vectors import unit
 from unembed.errors import InputError
-from unembed.privacy.attackers import View, attackers, look_up
-from unembed.privacy.aware import Aware
-from unembed.privacy.comparison import matched, prepare, strongest
+from unembed.privacy.comparison.attackers import View, attackers, look_up
+from unembed.privacy.comparison.aware import Aware
+from unembed.privacy.comparison.leaks import matched, prepare, strongest
+from unembed.privacy.comparison.retrieval import read_retrieval
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import defence_class
-from unembed.privacy.retrieval import read_retrieval, unit
 
 D = 48
 

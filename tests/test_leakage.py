@@ -9,10 +9,10 @@ import pytest
 
 from unembed.errors import InputError
 from unembed.metrics import share_estimate
-from unembed.privacy.leakage import Control, Record, length_class, measure
-from unembed.privacy.plausibility import by_shape, by_texts
-from unembed.privacy.redaction import masked, redacted
-from unembed.privacy.verdict import Check, headline, limits, remediation, severity
+from unembed.privacy.audit.leakage import Control, Record, length_class, measure
+from unembed.privacy.audit.plausibility import by_shape, by_texts
+from unembed.privacy.audit.redaction import masked, redacted
+from unembed.privacy.audit.verdict import Check, headline, limits, remediation, severity
 from unembed.scripts import script_of
 from unembed.stores.address import without_password
 

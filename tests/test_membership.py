@@ -9,9 +9,9 @@ import pytest
 
 from unembed.errors import InputError
 from unembed.privacy.defences import defence
-from unembed.privacy.membership import membership, neighbours
-from unembed.privacy.significance import auc, tpr
-from unembed.privacy.stored import directions
+from unembed.privacy.probes.membership import membership, neighbours
+from unembed.privacy.probes.significance import auc, tpr
+from unembed.privacy.probes.stored import directions
 from unembed.stores import VectorBatch, VectorSource, open_vectors
 
 D = 384

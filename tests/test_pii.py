@@ -7,8 +7,8 @@ import importlib
 import pytest
 
 from unembed.errors import MissingExtra
-from unembed.privacy.names import names
-from unembed.privacy.pii import Recogniser, installed_ner, leaked
+from unembed.privacy.audit.names import names
+from unembed.privacy.audit.pii import Recogniser, installed_ner, leaked
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,10 @@ def test_what_is_found(recogniser, text, found):
         ("Aaron Patterson saw Dr. Schaefer in March.", ["Aaron Patterson", "Schaefer"]),
         ("Patient Kevin Foster-Hill met J. O'Neil. It rained. The United States won.",
          ["Kevin Foster-Hill", "J. O'Neil", "United States"]),
-        ("Ashley told us on Friday that NASA hired Jo and Dunn.", ["Dunn"]),
+        ("Ashley told us on Friday that NASA hired Jo and Dunn.", ["Ashley", "Jo", "Dunn"]),
+        ("Will you come? Rose bushes bloom. Anna does. Tables fell. Светлана звонила. Мир не вечен.",
+         ["Anna", "Светлана"]),
+        ("昨天王秀英给公司打了电话", ["王秀英"]),
         ("Invoice A644992 for Austin-Cannon, FtsZ1.", ["Austin-Cannon"]),
         ("李明先生和张建国医生开会，高兴的人。", ["李明", "张建国"]),
         ("今天，李明先生和王医生来了", ["李明"]),

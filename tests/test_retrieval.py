@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unembed.errors import InputError, StorageError
-from unembed.privacy.retrieval import ndcg, read_retrieval
+from unembed.privacy.comparison.retrieval import ndcg, read_retrieval
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unembed.errors import InputError
-from unembed.privacy.significance import auc, benjamini_hochberg, estimate, holm, p_among, p_values, tpr
+from unembed.privacy.probes.significance import auc, benjamini_hochberg, estimate, holm, p_among, p_values, tpr
 
 
 def test_p_counts_those_as_high():

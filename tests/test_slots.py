@@ -10,8 +10,8 @@ import pytest
 
 from unembed.errors import InputError, StorageError
 from unembed.privacy.defences import defence
-from unembed.privacy.significance import p_values
-from unembed.privacy.slots import Filler, Template, _best, parse, read_candidates
+from unembed.privacy.probes.significance import p_values
+from unembed.privacy.probes.slots import Filler, Template, _best, parse, read_candidates
 from unembed.results import read_results
 
 NAMES = ["Ann Lee", "Boris Novak", "Chen Wei", "Dora Klein", "Emil Olsen"]

@@ -268,11 +268,16 @@ def hardware() -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": _usable_cores(),
         "gpu": accelerator_name(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def _usable_cores() -> int:
+    """Those that this process may run on, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

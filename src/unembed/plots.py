@@ -10,7 +10,7 @@ from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
     from unembed.confidence import Reliability
-    from unembed.privacy.comparison import Leak
+    from unembed.privacy.comparison.leaks import Leak
     from unembed.search.types import Inversion
 
 
@@ -78,7 +78,7 @@ def plot_reliability(outcomes: Mapping[str, Reliability], path: str | Path) -> N
 def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
     """Draw what the worst attacker reads (token F1, with its interval) against what the defence costs a search (loss of
     nDCG@10), a line for each defence, into an image file. Raises as `plot_traces`."""
-    from unembed.privacy.comparison import worst
+    from unembed.privacy.comparison.leaks import worst
 
     figure = _figure(8, 5)
     axes = figure.subplots()

@@ -80,12 +80,12 @@ def audit(
     """
     from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
-    from unembed.privacy.audit import Audit, refuse_changed
-    from unembed.privacy.redaction import redacted
+    from unembed.privacy.audit.redaction import redacted
+    from unembed.privacy.audit.run import Audit, refuse_changed
+    from unembed.privacy.audit.target import checked
+    from unembed.privacy.audit.target import sample as draw
+    from unembed.privacy.audit.verdict import Check
     from unembed.privacy.report import write
-    from unembed.privacy.target import checked
-    from unembed.privacy.target import sample as draw
-    from unembed.privacy.verdict import Check
     from unembed.results import ResultFile, read_results, write_report
 
     for package in ("presidio_analyzer", "sacrebleu", "rouge_score"):

@@ -68,7 +68,7 @@ def _make(
     path: Path, types: list[str] | None, each: int | None, input: str | None, rate: float | None,
     templates: str | None, field: str, seed: int,
 ) -> int:  # fmt: skip
-    from unembed.privacy.canaries import TEMPLATES, TYPES, make, planted, shares
+    from unembed.privacy.probes.canaries import TEMPLATES, TYPES, make, planted, shares
     from unembed.privacy.records import write_records
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
@@ -93,7 +93,7 @@ def _make(
 def _embed(file: str, output: str | None, embedder: str, device: str | None, quiet: bool) -> int:
     from unembed.cli.console import progress
     from unembed.embedders import embedder as open_embedder
-    from unembed.privacy.canaries import read_planted, save_vectors
+    from unembed.privacy.probes.canaries import read_planted, save_vectors
     from unembed.training.vectors import VectorFolder, write_vectors
 
     path = _new(output, "embed")
@@ -111,7 +111,7 @@ def _embed(file: str, output: str | None, embedder: str, device: str | None, qui
 
 
 def _find(file: str, output: str | None, vectors: str | None) -> int:
-    from unembed.privacy.canaries import find, read_canaries, save_vectors
+    from unembed.privacy.probes.canaries import find, read_canaries, save_vectors
     from unembed.stores import open_vectors
 
     path = _new(output, "find")
@@ -127,8 +127,8 @@ def _find(file: str, output: str | None, vectors: str | None) -> int:
 
 
 def _score(file: str, output: str | None, results: str | None, k: list[int] | int | None) -> int:
-    from unembed.privacy.canaries import read_canaries
-    from unembed.privacy.canary_recall import n_best, recall
+    from unembed.privacy.probes.canaries import read_canaries
+    from unembed.privacy.probes.canary_recall import n_best, recall
     from unembed.results import read_results, write_report
 
     if results is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
-    from unembed.privacy.comparison import Leak
+    from unembed.privacy.comparison.leaks import Leak
 
 
 def defend(
@@ -61,12 +61,12 @@ def defend(
     from unembed.cli.console import console, progress, table
     from unembed.evaluation import hardware
     from unembed.inverter import load
-    from unembed.privacy.attackers import attackers
-    from unembed.privacy.aware import Aware
-    from unembed.privacy.comparison import Leak, leaks, matched, prepare, worst
+    from unembed.privacy.comparison.attackers import attackers
+    from unembed.privacy.comparison.aware import Aware
+    from unembed.privacy.comparison.leaks import Leak, leaks, matched, prepare, worst
+    from unembed.privacy.comparison.retrieval import read_retrieval
     from unembed.privacy.defences import DEFENCES
     from unembed.privacy.report.defences import as_markdown
-    from unembed.privacy.retrieval import read_retrieval
     from unembed.results import ResultFile, read_results, write_report
 
     names = defences or list(DEFENCES)

@@ -52,8 +52,8 @@ def membership(
     """
     from unembed.cli.console import console, progress, table
     from unembed.embedders import embedder as open_embedder
-    from unembed.privacy.membership import membership as infer
-    from unembed.privacy.significance import CORRECTIONS, auc, estimate, tpr
+    from unembed.privacy.probes.membership import membership as infer
+    from unembed.privacy.probes.significance import CORRECTIONS, auc, estimate, tpr
     from unembed.results import write_report
     from unembed.stores import open_vectors
     from unembed.training.config import SourceConfig

@@ -14,7 +14,7 @@ import numpy as np
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
-    from unembed.privacy.slots import Filler, Template
+    from unembed.privacy.probes.slots import Filler, Template
     from unembed.results import ResultFile
 
 SHOWN = 20
@@ -62,7 +62,7 @@ def slots(
     """
     from unembed.cli.console import console
     from unembed.embedders import embedder as open_embedder
-    from unembed.privacy.slots import Filler, parse, read_candidates
+    from unembed.privacy.probes.slots import Filler, parse, read_candidates
     from unembed.results import ResultFile, write_report
     from unembed.stores import open_vectors
 
@@ -100,7 +100,7 @@ def _filled(
 ) -> list[dict[str, Any]]:
     """The best filling of each usable vector, as rows; those that are in the file already are not made again."""
     from unembed.cli.console import progress
-    from unembed.privacy.stored import directions
+    from unembed.privacy.probes.stored import directions
     from unembed.rare import stands_in
     from unembed.results import read_results
     from unembed.stores import open_vectors
@@ -131,7 +131,7 @@ def _filled(
 def _judge(rows: list[dict[str, Any]], nothing: list[dict[str, Any]]) -> dict[str, Any]:
     """Give each row its p-values; what they come to for each slot, and for the whole text."""
     from unembed.metrics import bootstrap
-    from unembed.privacy.significance import p_among, p_values
+    from unembed.privacy.probes.significance import p_among, p_values
 
     def chances(of: Callable[[dict[str, Any]], float]) -> list[float]:
         scores = np.array([of(row) for row in rows])
@@ -177,7 +177,7 @@ def _show(rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
 
 
 def _plan(template: Template, at_most: int, shortlist: int, count: int | None) -> str:
-    from unembed.privacy.slots import CONTEXTS
+    from unembed.privacy.probes.slots import CONTEXTS
 
     what = f"{template.combinations} combinations"
     if template.combinations <= at_most:

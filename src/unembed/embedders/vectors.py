@@ -91,6 +91,12 @@ def refuse_foreign_length(vectors: np.ndarray, spec: EmbedderSpec, longest: floa
         )
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """At length 1, float32 [n, d]: a cosine sees directions alone. Zero vectors stay."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
 def storage_dtype(vectors: Any) -> str:
     """In which precision the vectors were stored at some time, read off the values themselves.
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from unembed.embedders.vectors import UINT8_ZERO
+from unembed.embedders.vectors import UINT8_ZERO, unit
 from unembed.errors import InputError
-from unembed.privacy.retrieval import unit
 from unembed.stores import VectorBatch, VectorSource
 
 AT_ONCE = 1024

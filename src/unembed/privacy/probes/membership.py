@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unembed.embedders.vectors import unit
 from unembed.errors import InputError
-from unembed.privacy.retrieval import unit
-from unembed.privacy.significance import CORRECTIONS, p_values
-from unembed.privacy.stored import directions
+from unembed.privacy.probes.significance import CORRECTIONS, p_values
+from unembed.privacy.probes.stored import directions
 from unembed.stores import VectorSource
 
 ASKED_AT_ONCE = 4096

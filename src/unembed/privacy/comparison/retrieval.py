@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unembed.embedders.vectors import unit
 from unembed.errors import InputError, StorageError, first_line, require
 
 AT = 10
@@ -147,9 +148,3 @@ def ndcg(stored: np.ndarray, asked: np.ndarray, judged: Sequence[Mapping[int, fl
             ideal = np.sort(np.array(list(grades.values())))[::-1][:at]
             found[start + row] = gained @ discount[: len(gained)] / (ideal @ discount[: len(ideal)])
     return found
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """At length 1, float32 [n, d]: a cosine sees directions alone. Zero vectors stay."""
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

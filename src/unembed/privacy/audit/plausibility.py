@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unembed.privacy.retrieval import unit
+from unembed.embedders.vectors import unit
 
 LEAST_AGREEMENT = 0.15
 """Measured with all-MiniLM-L6-v2 on 200 texts: 1 for clean vectors and int8, .79 for binary ones, .45 and .24 with

@@ -27,8 +27,8 @@ import numpy as np
 import yaml
 
 from unembed.embedders import Embedder
+from unembed.embedders.vectors import unit
 from unembed.errors import InputError, StorageError
-from unembed.privacy.retrieval import unit
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
 CONTEXTS = 4

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from unembed.errors import InputError
-from unembed.privacy.leakage import ANY, SCORES
-from unembed.privacy.pii import TYPES
+from unembed.privacy.audit.leakage import ANY, SCORES
+from unembed.privacy.audit.pii import TYPES
 
 TAGS = ("OWASP LLM08:2025", "OWASP LLM09:2026", "MITRE ATLAS AML.T0024")
 MEASURES = ("pii_recall", *SCORES, "cosine", "confidence_good", "confidence_exact", "verified")

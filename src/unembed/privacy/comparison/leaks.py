@@ -19,11 +19,11 @@ import numpy as np
 from unembed.errors import InputError
 from unembed.inverter import Inverter
 from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs
-from unembed.privacy.attackers import TIMES, Attacker, View, look_up
-from unembed.privacy.aware import Aware
+from unembed.privacy.comparison.attackers import TIMES, Attacker, View, look_up
+from unembed.privacy.comparison.aware import Aware
+from unembed.privacy.comparison.retrieval import RetrievalSet, ndcg
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import Defence, defence_class
-from unembed.privacy.retrieval import RetrievalSet, ndcg
 from unembed.rare import rare_strings, stands_in
 from unembed.training.vectors import VectorFolder, write_vectors
 

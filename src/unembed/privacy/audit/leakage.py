@@ -14,7 +14,7 @@ import numpy as np
 
 from unembed.errors import InputError
 from unembed.metrics import Estimate, bootstrap, score_pairs, share_estimate, words
-from unembed.privacy.pii import TYPES, Recogniser, leaked
+from unembed.privacy.audit.pii import TYPES, Recogniser, leaked
 from unembed.scripts import script_of
 
 SCORES = ("exact_uncased", "token_f1", "bleu", "rouge_l", "chrf")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unembed.alignment import align
+from unembed.embedders.vectors import unit
 from unembed.privacy.defences.base import Defence
-from unembed.privacy.retrieval import unit
 
 TIMES = 10
 """Storings of one vector that the averaging attacker has seen."""
@@ -63,7 +63,7 @@ class Attacker:
     pairs: int = 0
     """Known pairs that it needs."""
     trains: bool = False
-    """Whether it trains an inverter on public texts that went through the same (`unembed.privacy.aware`)."""
+    """Whether it trains an inverter on public texts that went through the same (`unembed.privacy.comparison.aware`)."""
 
 
 def static(view: View) -> np.ndarray:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unembed.embedders.vectors import unit
 from unembed.errors import InputError, require
 from unembed.inverter import Inverter
 from unembed.models.native import NativeModel
-from unembed.privacy.retrieval import unit
 from unembed.training.config import ModelConfig, ObjectiveConfig, OptimiserConfig, SourceConfig, SpanConfig, TrainConfig
 from unembed.training.corpora import Corpus
 from unembed.training.vectors import VectorFolder, store_vectors, write_vectors

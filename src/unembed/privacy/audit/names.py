@@ -1,15 +1,18 @@
 """Names of people, places and organisations by how they are written, for where no model recognises them.
 
-A run of capitalised words is a name, and a single one inside a sentence; of a script without capitals, a Chinese family
-name with a form of address behind it. So "Paris" counts like "Miller", a single name at the start of a sentence is
-missed, and Chinese names without a form of address are.
+A run of capitalised words is a name, and a single one inside a sentence; at the start of a sentence, where every word
+has a capital, only a given name that is on Faker's lists. Of a script without capitals, a Chinese family name before a
+form of address or a given name on the list. So "Paris" counts like "Miller"; a family name that begins a sentence is
+missed, and so are rare Chinese names without a form of address.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 
+from unembed.errors import require
 from unembed.scripts import UNSPACED
 
 _LETTERS = rf"(?:(?![{UNSPACED}])[^\W\d_])++"
@@ -34,15 +37,43 @@ _FAMILY = (
     "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林罗高梁郑谢宋唐许韩邓冯曹彭曾肖田董潘袁蔡蒋余于杜叶程魏苏吕丁任卢姚沈钟姜崔谭陆范汪廖石金"
     "韦贾夏付方邹熊白孟秦邱侯江尹薛闫段雷龙黎史陶贺毛郝顾龚邵万覃武钱戴严莫孔"
 )
-_CHINESE = re.compile(
+_ADDRESSED = (
     rf"(?:(?<![\u4e00-\u9fff])|(?<=[和与及跟请给让向对由找是系]))[{_FAMILY}][\u4e00-\u9fff]{{1,2}}"
     r"(?=先生|女士|小姐|医生|老师|教授|经理|律师|同学)"
 )
+_LOCALES = "en_US en_GB en_IN de_DE fr_FR es_ES it_IT pt_BR nl_NL pl_PL ru_RU uk_UA".split()
+_COMMON = frozenset(
+    "angel april art august autumn bill chance christian chase christmas crystal dawn destiny drew earnest faith frank "
+    "gene glen grace grant guy harmony heather heaven hope hunter ivory ivy jack joy june justice king lane mark mason "
+    "may mercedes micah miles misty noble norm olive page patience pearl penny pierce prince rich rob robin rose royal "
+    "ruby rusty sage savannah serenity sky skye sterling summer sunny sunshine treasure trinity tucker ward wayne "
+    "will winter "
+    "август лев роман марс ярослав вера надежда любовь слава роза лилия майя победа свет мир воля зима весна".split()
+)
+"""Given names that a sentence as often begins with as words."""
+
+
+@cache
+def given_names() -> frozenset[str]:
+    """Common given names in lower case, of languages that write them with capitals. Raises MissingExtra without
+    Faker."""
+    return frozenset({name.lower() for locale in _LOCALES for name in _listed(locale)} - _COMMON)
+
+
+@cache
+def _chinese() -> re.Pattern[str]:
+    """A given name alone needs two characters: one stands in too many words."""
+    given = "|".join(sorted({name for name in _listed("zh_CN") if len(name) == 2}))
+    return re.compile(rf"{_ADDRESSED}|[{_FAMILY}](?:{given})")
+
+
+def _listed(locale: str) -> Iterable[str]:
+    return require(f"faker.providers.person.{locale}", "audit").Provider.first_names
 
 
 def names(text: str) -> list[str]:
     """The distinct names in `text`, in order."""
-    found = [*_runs(text), *(match.group() for match in _CHINESE.finditer(text))]
+    found = [*_runs(text), *(match.group() for match in _chinese().finditer(text))]
     return list(dict.fromkeys(found))
 
 
@@ -80,5 +111,6 @@ def _name(text: str, run: list[re.Match[str]]) -> Iterator[str]:
         return
     before = text[: run[0].start()].rstrip(" \"'«“„(")
     inside = titled or (before and before[-1] not in _SENTENCE_END)
-    if len(run) > 1 or (inside and len(run[0].group()) > 2):
+    first = run[0].group()
+    if len(run) > 1 or (inside and len(first) > 2) or first.lower() in given_names():
         yield text[run[0].start() : run[-1].end()]

@@ -24,11 +24,11 @@ from unembed.embedders.spec import UNKNOWN
 from unembed.errors import InputError, UnembedError
 from unembed.evaluation import hardware
 from unembed.inverter import Inverter
-from unembed.privacy.controls import Control, controls, token_counts
-from unembed.privacy.leakage import Record, measure
-from unembed.privacy.pii import Recogniser
-from unembed.privacy.target import PROBED, Target
-from unembed.privacy.verdict import TAGS, Check, headline, limits, remediation, severity
+from unembed.privacy.audit.controls import Control, controls, token_counts
+from unembed.privacy.audit.leakage import Record, measure
+from unembed.privacy.audit.pii import Recogniser
+from unembed.privacy.audit.target import PROBED, Target
+from unembed.privacy.audit.verdict import TAGS, Check, headline, limits, remediation, severity
 from unembed.results import ResultFile, config_hash, read_results
 from unembed.search.types import SearchConfig
 

@@ -17,7 +17,7 @@ from unembed.errors import TokensUnknown
 from unembed.evaluation import control_texts, prior_samples
 from unembed.inverter import Inverter
 from unembed.metrics import cosine
-from unembed.privacy.leakage import Control
+from unembed.privacy.audit.leakage import Control
 
 BATCH = 1024
 """Public texts embedded at a time."""

@@ -16,7 +16,7 @@ import numpy as np
 from unembed.embedders import validate_vectors
 from unembed.errors import InputError, SpecMismatch, StorageError
 from unembed.inverter import Inverter
-from unembed.privacy.plausibility import Plausibility, by_shape, by_texts
+from unembed.privacy.audit.plausibility import Plausibility, by_shape, by_texts
 from unembed.privacy.records import read_records
 from unembed.stores import open_vectors
 from unembed.stores.address import without_password

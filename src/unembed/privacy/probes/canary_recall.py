@@ -10,7 +10,7 @@ import numpy as np
 
 from unembed.errors import InputError
 from unembed.metrics import bootstrap, words
-from unembed.privacy.canaries import Canary
+from unembed.privacy.probes.canaries import Canary
 from unembed.rare import stands_in
 
 OTHERS = 20

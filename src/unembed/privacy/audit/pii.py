@@ -5,7 +5,7 @@ Notable:
   and nothing is asked of the network. presidio would check an e-mail's domain against a list that it fetches; here the
   shape is enough, so that addresses inside a company count as well.
 - Names are spaCy's (PERSON, LOCATION, ORGANIZATION) for languages of which one of its models is installed, such as
-  `en_core_web_sm`; for others they are found by their capitals, as one type NAME (`unembed.privacy.names`).
+  `en_core_web_sm`; for others they are found by their capitals, as one type NAME (`unembed.privacy.audit.names`).
 - What one recogniser has found is no other's, in the order of `TYPES`.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from unembed.errors import require
-from unembed.privacy.names import names
+from unembed.privacy.audit.names import names
 from unembed.rare import rare_strings, stands_in
 from unembed.scripts import UNSPACED, script_of
 

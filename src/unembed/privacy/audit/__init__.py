@@ -1,0 +1,1 @@
+"""One store, looked at from outside: what its vectors give away."""

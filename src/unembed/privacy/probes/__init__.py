@@ -1,0 +1,1 @@
+"""Sharper questions to a store: planted secrets, templates filled in, membership."""
