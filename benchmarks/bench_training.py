@@ -53,11 +53,12 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def vocabulary(config: TrainConfig) -> Path:
     """A tokenizer of the recipe's size, trained once for all arms that have it."""
-    path = RUNS / f"tokenizer-{config.model.vocab_size}.json"
+    path = RUNS / f"tokenizer-{config.model.vocab_size}{'-lowercase' if config.lowercase else ''}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         sources = [replace(source, path=config.locate(source.path)) for source in config.corpora]
-        TextTokenizer.train(Corpus(sources, config.spans).tokenizer_texts(), config.model.vocab_size).save(path)
+        texts = Corpus(sources, config.spans).tokenizer_texts()
+        TextTokenizer.train(texts, config.model.vocab_size, config.lowercase).save(path)
     return path
 
 
@@ -168,6 +169,7 @@ def main() -> None:
         fields = merged(base, arms[name]) | {"output": str(output), "data_dir": args.data}
         config = TrainConfig.from_dict({**fields, "save_minutes": 3, "evaluate_every": 10**9})
         config.tokenizer = str(vocabulary(config))
+        config.lowercase = False  # which is about a tokenizer to be trained
         config.max_steps = max(2, round(1e15 * args.pflop / flop_of_a_step(config)))
         console().print(f"{name}: {config.max_steps} steps", markup=False)
         began = time.perf_counter()

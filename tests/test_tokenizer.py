@@ -69,3 +69,11 @@ def test_a_tokenizer_that_is_missing_or_damaged(tmp_path):
         with pytest.raises(CheckpointError, match="cannot be read") as caught:
             TextTokenizer.load(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_without_capitals(tmp_path):
+    made = TextTokenizer.train(["The CAT and the Cat"] * 3, 280, lowercase=True)
+    made.save(tmp_path / "tokenizer.json")
+    loaded = TextTokenizer.load(tmp_path / "tokenizer.json")
+    assert loaded.decode(loaded.encode(["The CAT, ÄÖ"])) == ["the cat, äö"]
+    assert loaded.encode(["CAT"]) == loaded.encode(["cat"])

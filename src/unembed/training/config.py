@@ -112,6 +112,8 @@ class TrainConfig:
     """A folder written by `unembed embed`: train on its texts and precomputed vectors instead of `corpora`."""
     tokenizer: str | None = None
     """A tokenizer.json to use; without it one is trained on the corpora."""
+    lowercase: bool = False
+    """The tokenizer that is trained has no capitals: for embedders that do not see them."""
     init_from: str | None = None
     """A model folder to start from (fine-tuning). It has the sizes of `model`, or these without a reader."""
     lexical_spans: int = 0
@@ -164,6 +166,8 @@ class TrainConfig:
                 f"spans.min_words is {self.spans.min_words} and max_words {self.spans.max_words}: "
                 "the first must be at least 1, the second no less"
             )
+        if self.lowercase and self.tokenizer:
+            raise InputError("lowercase is for a tokenizer that is trained here: leave out one of lowercase, tokenizer")
         if self.lexical_spans and not self.model.lexical_head:
             raise InputError("lexical_spans needs model.lexical_head: switch it on, or leave lexical_spans at 0")
         if max(self.spans.lengths) > self.model.max_tokens:

@@ -164,7 +164,7 @@ class Trainer:
         if not path.exists() and not self.config.tokenizer and self.accelerator.is_main_process:
             log.info("training a tokenizer of %d entries", self.config.model.vocab_size)
             texts = self.corpus.tokenizer_texts() if self.corpus else self.folder.texts
-            TextTokenizer.train(texts, self.config.model.vocab_size).save(path)
+            TextTokenizer.train(texts, self.config.model.vocab_size, self.config.lowercase).save(path)
         self.accelerator.wait_for_everyone()
         return TextTokenizer.load(path)
 

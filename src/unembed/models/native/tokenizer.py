@@ -1,11 +1,12 @@
-"""The native model's tokenizer: byte-level BPE, cased, so that every Unicode text can be written and read back."""
+"""The native model's tokenizer: byte-level BPE, cased by default, so that every Unicode text can be written and read
+back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from unembed.errors import CheckpointError
 
@@ -33,9 +34,12 @@ class TextTokenizer:
         return self.core.decode_batch([list(row) for row in rows])
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int = 8192) -> TextTokenizer:
-        """Learn a vocabulary of `vocab_size` entries (256 bytes and 3 special tokens among them) from `texts`."""
+    def train(cls, texts: Iterable[str], vocab_size: int = 8192, lowercase: bool = False) -> TextTokenizer:
+        """Learn a vocabulary of `vocab_size` entries (256 bytes and 3 special tokens among them) from `texts`; in
+        lower case it spends none of them on capitals, and writes none."""
         core = Tokenizer(models.BPE())
+        if lowercase:
+            core.normalizer = normalizers.Lowercase()
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         core.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
