@@ -94,7 +94,13 @@ def run(model, embedder, targets=(TRUTH,), first=0, **config):
     """Inversions of the vectors of `targets`; what the embedder is asked is counted from here."""
     vectors = Words().encode(list(targets))
     embedder.asked.clear()
-    settings = {"corrections": 2, "edits": 24, "prior_weight": 0.0, **config}  # whatever the defaults are
+    settings = {
+        "corrections": 2,
+        "edits": 24,
+        "recombinations": 0,
+        "prior_weight": 0.0,
+        **config,
+    }  # whatever the defaults are
     made = Search(model, embedder, SearchConfig(**settings), TOLERANCE)
     return list(made.run(vectors, first))
 
@@ -324,6 +330,12 @@ def test_word_edits_alone_put_the_words_in_order(embedder):
     assert found.candidates[0].origin in ("crossover", "substitution", "insertion", "deletion", "move")
 
 
+def test_recombination_alone_finds_what_no_text_had_whole(embedder):
+    first = ["the cat on the mat", "cat sat on the mat", "the cat sat on the rug"]
+    [found] = run(Listed(first), embedder, steps=10, corrections=0, regrown=0, edits=0, recombinations=8)
+    assert found.exact and found.text.lower() == TRUTH and found.candidates[0].origin == "recombination"
+
+
 LIKELIEST = {"sample_corrections": False, "edits": 0, "hypotheses": 0}
 
 
@@ -396,7 +408,7 @@ def test_results_come_in_order_whatever_is_searched_together(embedder):
     assert [rows for method, rows, n in model.calls if method == "hypothesize" and n == 1] == [2, 2, 1]
     assert run(Listed(NEAR), embedder, targets[3:], first=3, steps=3) == together[3:], "as a resumed run needs"
     vectors, seen = Words().encode(targets), []
-    config = SearchConfig(steps=3, corrections=2, edits=24, prior_weight=0.0)
+    config = SearchConfig(steps=3, corrections=2, edits=24, recombinations=0, prior_weight=0.0)
     assert search(Listed(NEAR), embedder, vectors, config, TOLERANCE, seen.append) == together == seen
 
 
@@ -416,8 +428,8 @@ def test_only_the_beam_keeps_vectors(embedder, monkeypatch):
     ("field", "value"),
     [
         ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
-        ("edits", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5),
-        ("top_k", -1), ("patience", 0),
+        ("edits", -1), ("recombinations", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0),
+        ("top_p", 1.5), ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),
     ],
 )  # fmt: skip

@@ -256,7 +256,8 @@ class EncoderDecoderModel(InversionModel):
         the work."""
         if self.corrector is None:
             return {}
-        return {"hypotheses": 0, "corrections": sequence_beam_width, "sample_corrections": False, "edits": 0}
+        few = {"edits": 0, "recombinations": 0}
+        return {"hypotheses": 0, "corrections": sequence_beam_width, "sample_corrections": False, **few}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:

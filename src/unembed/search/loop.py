@@ -22,6 +22,7 @@ from unembed.embedders import Embedder
 from unembed.models.base import GREEDY, InversionModel, Sampling
 from unembed.search.consensus import agreement, by_agreement
 from unembed.search.edits import pieces, propose
+from unembed.search.recombination import Recombination
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
 POOL = 256
@@ -110,8 +111,8 @@ class Search:
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
 
     def _improve(self, states: list[Target]) -> list[list[Proposal]]:
-        """Proposals of one round: corrections and variations of every beam member; edits; after a round without
-        progress, regrowth."""
+        """Proposals of one round: corrections and variations of every beam member; edits and recombinations; after a
+        round without progress, regrowth."""
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out = self._sample_again(states, seed)
@@ -140,11 +141,22 @@ class Search:
             regrown = self.model.regrow(vectors, starts, config.regrown, self.sampling, seed + 1)
             for (i, _), row in zip(stalled, regrown, strict=True):
                 out[i] += [Proposal(hypothesis.text, "regrowth") for hypothesis in row]
-        if config.edits:
-            for i, state in enumerate(states):
-                rng = np.random.default_rng([config.seed, state.index, step])
-                edited = propose(state.beam, state.pool, config.edits, rng) if state.beam else []
-                out[i] += [Proposal(text, move) for text, move in edited]
+        for i, state in enumerate(states):
+            out[i] += self._without_network(state)
+        return out
+
+    def _without_network(self, state: Target) -> list[Proposal]:
+        """Word edits of a target's best texts, and texts put together from all its candidates, every other one on the
+        ground of the best."""
+        config, beam = self.config, state.beam
+        if not beam:
+            return []
+        rng = np.random.default_rng([config.seed, state.index, state.step])
+        out = [Proposal(*edited) for edited in propose(beam, state.pool, config.edits, rng)] if config.edits else []
+        if config.recombinations:
+            known = Recombination(state.pool)
+            starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
+            out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
         return out
 
     def _sample_again(self, states: list[Target], seed: int) -> list[list[Proposal]]:

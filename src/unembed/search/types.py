@@ -33,6 +33,8 @@ class SearchConfig:
     """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
     edits: int = 16
     """Crossovers and word edits tried in a round, made without the network."""
+    recombinations: int = 8
+    """Texts put together in a round from all candidates of a target, weighted by their cosines, without the network."""
     regrown: int = 1
     """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
     temperature: float = 0.8
@@ -50,7 +52,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "edits": 0, "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
+            "edits": 0, "recombinations": 0, "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -67,7 +69,7 @@ class SearchConfig:
     def most_queries(self) -> int:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
         of_each = self.corrections + self.variations + self.regrown
-        per_round = self.sequence_beam_width * of_each + self.edits
+        per_round = self.sequence_beam_width * of_each + self.edits + self.recombinations
         most = 1 + (self.hypotheses + self.steps * per_round if self.steps else self.sequence_beam_width - 1)
         return min(most, self.budget or most)
 
