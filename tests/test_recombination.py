@@ -13,24 +13,9 @@ import pytest
 from unembed.metrics import token_f1, words
 from unembed.scripts import pieces
 from unembed.search.recombination import Recombination
-from unembed.search.types import Candidate
 
 CATS = ["the cat sat on the", "cat sat on the mat", "the cat on the mat", "a dog in the rain"]
 CHINESE = ["今天天气很好", "今天气很好。", "天气很好，我们去"]
-
-
-def of(texts, cosines=None):
-    cosines = cosines or [0.9] * len(texts)
-    return [
-        Candidate(text, cosine, cosine, False, "hypothesis", 0) for text, cosine in zip(texts, cosines, strict=True)
-    ]
-
-
-class Even:
-    """Weights that are not drawn."""
-
-    def exponential(self, size):
-        return np.ones(size)
 
 
 def expected(text, texts, weights):
@@ -38,19 +23,19 @@ def expected(text, texts, weights):
 
 
 def test_words_that_most_have_come_together_in_their_order():
-    known = Recombination(of(CATS, [0.9, 0.9, 0.9, 0.7]))
+    known = Recombination(CATS, [0.9, 0.9, 0.9, 0.7])
     for start in CATS[:3]:
-        assert known.text(start, Even()) == "the cat sat on the mat"
+        assert known.text(start) == "the cat sat on the mat"
 
 
 @pytest.mark.parametrize(
     "texts", [CATS, CHINESE, ["one", "two three", "one, two: 3!"], ["word"], ["", "a"], ["?", "!"]]
 )
 def test_what_comes_out_is_no_worse_and_no_single_change_is_better(texts):
-    known = Recombination(of(texts))
+    known = Recombination(texts)
     vocabulary = sorted({word for text in texts for word in words(text)})
     for start in texts:
-        found = known.text(start, Even())
+        found = known.text(start)
         value = expected(found, texts, np.ones(len(texts)))
         assert value >= expected(start, texts, np.ones(len(texts))) - 1e-9
         have = words(found)
@@ -62,7 +47,7 @@ def test_what_comes_out_is_no_worse_and_no_single_change_is_better(texts):
 
 @pytest.mark.parametrize("texts", [CATS, CHINESE, ["don't e-mail me@example.com", "e-mail me, don't wait"]])
 def test_no_word_comes_that_no_candidate_has(texts):
-    known, have = Recombination(of(texts)), {piece.strip() for text in texts for piece in pieces(text)}
+    known, have = Recombination(texts), {piece.strip() for text in texts for piece in pieces(text)}
     for seed in range(20):
         rng = np.random.default_rng(seed)
         made = known.text(texts[seed % len(texts)], rng)
@@ -72,16 +57,15 @@ def test_no_word_comes_that_no_candidate_has(texts):
 
 def test_near_candidates_weigh_more():
     texts = ["red fox", "red fox jumps", "green hill", "green hill far", "green hill away"]
-    near_red = Recombination(of(texts, [0.95, 0.95, 0.6, 0.6, 0.6])).text("green hill", Even())
+    near_red = Recombination(texts, [0.95, 0.95, 0.6, 0.6, 0.6]).text("green hill")
     assert near_red.split()[:2] == ["red", "fox"]
-    assert "green" in Recombination(of(texts)).text("red fox", Even())
+    assert "green" in Recombination(texts).text("red fox")
 
 
 def test_draws_differ_and_a_seed_repeats_them_in_any_process():
     program = (
         "import numpy as np; from unembed.search.recombination import Recombination\n"
-        "from unembed.search.types import Candidate\n"
-        f"known = Recombination([Candidate(text, 0.5, 0.5, False, 'hypothesis', 0) for text in {CATS}])\n"
+        f"known = Recombination({CATS})\n"
         "rng = np.random.default_rng(0)\n"
         "print([known.text('a dog in the rain', rng) for _ in range(30)])"
     )

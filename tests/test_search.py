@@ -17,7 +17,7 @@ from unembed.errors import InputError
 from unembed.metrics import token_f1, words
 from unembed.models.base import GREEDY, Hypothesis, InversionModel
 from unembed.search import loop
-from unembed.search.consensus import agreement, by_agreement
+from unembed.search.consensus import agreement, by_agreement, by_consensus
 from unembed.search.edits import crossover, edit, pieces, propose, vocabulary
 from unembed.search.loop import POOL, Search, Target, search
 from unembed.search.types import Candidate, SearchConfig
@@ -214,12 +214,13 @@ def test_without_steps_only_hypotheses_are_judged(embedder):
     assert found.queries == 1 and found.text == NEAR[0], "the greedy hypothesis alone"
 
 
-def test_the_hypothesis_that_agrees_best_is_asked_about(embedder):
+def test_the_text_that_agrees_best_is_asked_about(embedder):
     model = Listed(NEAR)
     [found] = run(model, embedder, steps=0, sequence_beam_width=1, consensus=32)
     samples = [NEAR[0], *(row.text for row in model.hypothesize([0], 31, None)[0])]
     assert model.calls[:2] == [("hypothesize", 1, 1), ("hypothesize", 1, 31)]
-    assert found.queries == 1 and embedder.asked == [found.text] == by_agreement(samples)[:1] != NEAR[:1]
+    assert found.queries == 1 and embedder.asked == [found.text] == by_consensus(samples)[:1] != NEAR[:1]
+    assert agreement([found.text], samples) > agreement(by_agreement(samples)[:1], samples)
     assert found.agreement == pytest.approx(agreement([found.text], samples)[0])
 
 
@@ -231,6 +232,7 @@ def test_agreement_is_the_mean_token_f1_with_all_samples():
     assert by_agreement(samples)[:2] == ["The cat sat.", "the cat, sat"], "the first of equals first"
     assert by_agreement(["a", "b", "b"]) == ["b", "a"]
     assert agreement(["a"], []).tolist() == [0.0] and by_agreement([]) == []
+    assert by_consensus(["a b", "b a", "a b"])[0] == "a b" and by_consensus(["", ""]) == [""]
 
 
 def test_all_steps_are_run_while_there_is_progress(embedder):

@@ -1,8 +1,8 @@
-"""Choosing among samples without asking the embedder: the text that agrees best with all others.
+"""The text that agrees best with all samples, without asking the embedder.
 
 Minimum Bayes risk decoding (Kumar & Byrne, HLT-NAACL 2004; by sampling: Eikema & Aziz, COLING 2020) with token F1 as
-the gain: of the samples, the one whose expected token F1 is highest, were any of them the truth. The likeliest text is
-often a poor answer where a model is unsure; words that most samples have are seldom wrong.
+the gain: the text whose expected token F1 is highest, were any of the samples the truth. The likeliest text is often a
+poor answer where a model is unsure; words that most samples have are seldom wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unembed.metrics import words
+from unembed.search.recombination import Recombination
 
 
 def agreement(texts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
@@ -34,3 +35,9 @@ def by_agreement(texts: Sequence[str]) -> list[str]:
     distinct = list(dict.fromkeys(texts))
     order = np.argsort(-agreement(distinct, texts), kind="stable")
     return [distinct[i] for i in order.tolist()]
+
+
+def by_consensus(texts: Sequence[str]) -> list[str]:
+    """The text that is put together from all of them, and then they themselves, the best of them first."""
+    ordered = by_agreement(texts)
+    return list(dict.fromkeys([Recombination(texts).text(ordered[0]), *ordered]))

@@ -20,7 +20,7 @@ import numpy as np
 
 from unembed.embedders import Embedder
 from unembed.models.base import GREEDY, InversionModel, Sampling
-from unembed.search.consensus import agreement, by_agreement
+from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import pieces, propose
 from unembed.search.recombination import Recombination
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
@@ -89,7 +89,7 @@ class Search:
 
     def _hypothesise(self, states: list[Target]) -> list[list[Proposal]]:
         """The greedy hypothesis of each target and, where there will be something to choose from, samples. A consensus
-        chooses without the embedder: only those that agree best with all are asked about."""
+        is made without the embedder: only what agrees best with all is asked about."""
         config = self.config
         consensus = config.consensus > 1 and not config.steps
         targets = np.stack([state.vector for state in states])
@@ -105,7 +105,7 @@ class Search:
         for state, row in zip(states, rows, strict=True):
             state.samples = [hypothesis.text for hypothesis in row]
         asked = [
-            by_agreement(state.samples)[: config.sequence_beam_width] if consensus else state.samples
+            by_consensus(state.samples)[: config.sequence_beam_width] if consensus else state.samples
             for state in states
         ]
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
@@ -154,7 +154,7 @@ class Search:
         rng = np.random.default_rng([config.seed, state.index, state.step])
         out = [Proposal(*edited) for edited in propose(beam, state.pool, config.edits, rng)] if config.edits else []
         if config.recombinations:
-            known = Recombination(state.pool)
+            known = Recombination([found.text for found in state.pool], [found.cosine for found in state.pool])
             starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
             out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
         return out

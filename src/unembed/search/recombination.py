@@ -17,7 +17,6 @@ import numpy as np
 from unembed.metrics import words
 from unembed.scripts import pieces, spaced
 from unembed.search.edits import join
-from unembed.search.types import Candidate
 
 SHARPNESS = 30.0
 """A candidate counts by exp(SHARPNESS · cosine)."""
@@ -28,13 +27,13 @@ _START, _END = "<", ">"  # no words: `words` gives letters and digits alone
 
 
 class Recombination:
-    """The candidates of one target (at least one), as counts: n texts, V words."""
+    """The candidates of one target (at least one), as counts: n texts, V words. Without cosines all weigh the same."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        texts = [[(piece, words(piece)) for piece in pieces(candidate.text)] for candidate in candidates]
+    def __init__(self, candidates: Sequence[str], cosines: Sequence[float] | None = None) -> None:
+        texts = [[(piece, words(piece)) for piece in pieces(candidate)] for candidate in candidates]
         runs = [[word for _, found in text for word in found] for text in texts]
-        cosines = np.array([candidate.cosine for candidate in candidates])
-        self.prior = np.exp(SHARPNESS * (cosines - cosines.max()))  # n
+        near = np.zeros(len(runs)) if cosines is None else np.array(cosines)
+        self.prior = np.exp(SHARPNESS * (near - near.max()))  # n
         self.sizes = np.array([len(run) for run in runs])
         surfaces: dict[str, Counter[str]] = {}
         for text in texts:
@@ -51,6 +50,11 @@ class Recombination:
             for word in run:
                 if word in self.index:
                     self.counts[row, self.index[word]] += 1
+        places: dict[str, list[float]] = {}
+        for run in runs:
+            for at, word in enumerate(run):
+                places.setdefault(word, []).append((at + 0.5) / len(run))
+        self.place = {word: float(np.mean(found)) for word, found in places.items()}
         self.pairs: dict[tuple[str, str], int] = {}
         owners, ids = [], []
         for row, run in enumerate(runs):
@@ -59,10 +63,11 @@ class Recombination:
                 ids.append(self.pairs.setdefault(pair, len(self.pairs)))
         self._owners, self._ids = np.array(owners), np.array(ids)
 
-    def text(self, start: str, rng: np.random.Generator) -> str:
-        """`start`, a text of the candidates, changed word by word under newly drawn weights."""
-        weights = self.prior * rng.exponential(size=len(self.prior))
-        weights /= weights.sum()
+    def text(self, start: str, rng: np.random.Generator | None = None) -> str:
+        """`start`, one of the candidates, changed word by word under newly drawn weights, or without `rng` under those
+        that the cosines give."""
+        weights = self.prior if rng is None else self.prior * rng.exponential(size=len(self.prior))
+        weights = weights / weights.sum()
         beside = np.bincount(self._ids, weights[self._owners], minlength=len(self.pairs))
         parts = [(piece, tuple(words(piece))) for piece in pieces(start)]
         own = np.zeros(self.counts.shape[1], dtype=np.int32)  # V
@@ -129,9 +134,9 @@ class Recombination:
         return {own: at for own, (_, at) in found.items()}
 
     def _place(self, parts: list[tuple[str, tuple[str, ...]]], word: str, beside: np.ndarray) -> None:
-        """Put a word in where it fits best."""
-        fits = [self._fit(parts, at, (word,), beside) for at in range(len(parts) + 1)]
-        at = int(np.argmax(fits))
+        """Put a word in where it fits best; of places that fit alike, where it mostly stands."""
+        mostly = self.place[word] * len(parts)
+        at = max(range(len(parts) + 1), key=lambda at: (self._fit(parts, at, (word,), beside), -abs(at - mostly)))
         surface = self.surface[word]
         parts.insert(at, (f" {surface}" if at and spaced(surface) else surface, (word,)))
 

@@ -15,7 +15,7 @@ class SearchConfig:
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
     consensus: int = 0
-    """Without rounds: samples (32, say) among which the answer is the one that agrees best with the others, at no query
+    """Without rounds: samples (32, say) that the answer is put together from, by what most of them have, at no query
     more than the one that gives its cosine. 0 or 1: the greedy text."""
     sequence_beam_width: int = 4
     """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
