@@ -23,6 +23,8 @@ SHARPNESS = 30.0
 WORDS = 200
 """Words that may be added: those that most candidates have."""
 CHANGES = 30
+Part = tuple[str, tuple[str, ...]]
+"""A piece of a text and the words in it: one, several (an emoji between letters), or none (a mark)."""
 _START, _END = "<", ">"  # no words: `words` gives letters and digits alone
 
 
@@ -90,7 +92,7 @@ class Recombination:
         return join([piece for piece, _ in parts])
 
     def _best_change(
-        self, parts: list[tuple[str, tuple[str, ...]]], own: np.ndarray, weights: np.ndarray, beside: np.ndarray
+        self, parts: list[Part], own: np.ndarray, weights: np.ndarray, beside: np.ndarray
     ) -> tuple[int | None, str | None] | None:
         """(the piece to leave out, the word to add) that raise expected token F1 most; None where nothing does."""
         V, size = len(self.vocabulary), sum(len(found) for _, found in parts)
@@ -105,9 +107,9 @@ class Recombination:
         best = float((2 * weights * shared / np.maximum(1, size + self.sizes)).sum()) + 1e-9
         change: tuple[int | None, str | None] | None = None
         if V:
-            value, word = gain(shared, size)
+            value, new = gain(shared, size)
             if value > best:
-                best, change = value, (None, self.vocabulary[word])
+                best, change = value, (None, self.vocabulary[new])
         for found, at in self._loosest(parts, beside).items():
             left, rest = shared.copy(), size - len(found)
             for word, times in Counter(found).items():
@@ -118,12 +120,12 @@ class Recombination:
             if value > best and rest:
                 best, change = value, (at, None)
             if V:
-                value, added = gain(left, rest)
+                value, new = gain(left, rest)
                 if value > best:
-                    best, change = value, (at, self.vocabulary[added])
+                    best, change = value, (at, self.vocabulary[new])
         return change
 
-    def _loosest(self, parts: list[tuple[str, tuple[str, ...]]], beside: np.ndarray) -> dict[tuple[str, ...], int]:
+    def _loosest(self, parts: list[Part], beside: np.ndarray) -> dict[tuple[str, ...], int]:
         """For each word that stands in `parts`, the place where it fits its neighbours least."""
         found: dict[tuple[str, ...], tuple[float, int]] = {}
         for at, (_, own) in enumerate(parts):
@@ -133,16 +135,14 @@ class Recombination:
                     found[own] = (fit, at)
         return {own: at for own, (_, at) in found.items()}
 
-    def _place(self, parts: list[tuple[str, tuple[str, ...]]], word: str, beside: np.ndarray) -> None:
+    def _place(self, parts: list[Part], word: str, beside: np.ndarray) -> None:
         """Put a word in where it fits best; of places that fit alike, where it mostly stands."""
         mostly = self.place[word] * len(parts)
         at = max(range(len(parts) + 1), key=lambda at: (self._fit(parts, at, (word,), beside), -abs(at - mostly)))
         surface = self.surface[word]
         parts.insert(at, (f" {surface}" if at and spaced(surface) else surface, (word,)))
 
-    def _fit(
-        self, parts: list[tuple[str, tuple[str, ...]]], at: int, own: tuple[str, ...], beside: np.ndarray
-    ) -> float:
+    def _fit(self, parts: list[Part], at: int, own: tuple[str, ...], beside: np.ndarray) -> float:
         """Weight of the candidates in which `own` has the neighbours that it would have at `at`, less that of those in
         which they are neighbours of each other."""
         before = next((found[-1] for _, found in reversed(parts[:at]) if found), _START)
