@@ -214,13 +214,18 @@ def test_without_steps_only_hypotheses_are_judged(embedder):
     assert found.queries == 1 and found.text == NEAR[0], "the greedy hypothesis alone"
 
 
-def test_the_text_that_agrees_best_is_asked_about(embedder):
+def test_a_consensus_asks_about_what_is_put_together_and_what_agrees_best(embedder):
     model = Listed(NEAR)
     [found] = run(model, embedder, steps=0, sequence_beam_width=1, consensus=32)
     samples = [NEAR[0], *(row.text for row in model.hypothesize([0], 31, None)[0])]
     assert model.calls[:2] == [("hypothesize", 1, 1), ("hypothesize", 1, 31)]
-    assert found.queries == 1 and embedder.asked == [found.text] == by_consensus(samples)[:1] != NEAR[:1]
-    assert agreement([found.text], samples) > agreement(by_agreement(samples)[:1], samples)
+    assert (
+        found.queries == 2
+        and embedder.asked == by_consensus(samples)[:2]
+        and found.text == by_cosine(embedder.asked)[0]
+    )
+    assert embedder.asked[1] == by_agreement(samples)[0]
+    assert agreement(embedder.asked[:1], samples) > agreement(embedder.asked[1:], samples)
     assert found.agreement == pytest.approx(agreement([found.text], samples)[0])
 
 

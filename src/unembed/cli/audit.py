@@ -66,7 +66,7 @@ def audit(
         reveal: write the recovered texts into the report; by default they are masked.
         authorised_by: who has allowed this, for the report.
         steps: rounds of correction; 0 is the hypothesizer alone.
-        consensus: with steps 0, samples that the answer is put together from, by what most of them have; 0: greedy.
+        consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
         price: of a million tokens of the embedder, for the cost.

@@ -50,7 +50,7 @@ def defend(
         n: texts that are attacked.
         tokens: their length, in the embedder's tokens.
         steps: rounds of correction that the inverter makes, in which case there is no consensus.
-        consensus: samples of the inverter that its answer is put together from, by what most of them have.
+        consensus: samples of the inverter that its answer is made from, by what most of them have.
         seed: same seed, same results.
         device: by default the best there is.
         dry_run: say what would be done, and do nothing.

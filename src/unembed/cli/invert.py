@@ -54,7 +54,7 @@ def invert(
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder that made the vectors; by default the one that the model was trained on.
         steps: rounds of correction; 0 is the hypothesizer alone.
-        consensus: with steps 0, samples that the answer is put together from, by what most of them have; 0: greedy.
+        consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.

@@ -104,10 +104,8 @@ class Search:
             rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
         for state, row in zip(states, rows, strict=True):
             state.samples = [hypothesis.text for hypothesis in row]
-        asked = [
-            by_consensus(state.samples)[: config.sequence_beam_width] if consensus else state.samples
-            for state in states
-        ]
+        most = max(2, config.sequence_beam_width)  # what is put together may read worse: the embedder has the last word
+        asked = [by_consensus(state.samples)[:most] if consensus else state.samples for state in states]
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
 
     def _improve(self, states: list[Target]) -> list[list[Proposal]]:

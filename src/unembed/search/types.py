@@ -15,8 +15,8 @@ class SearchConfig:
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
     consensus: int = 0
-    """Without rounds: samples (32, say) that the answer is put together from, by what most of them have, at no query
-    more than the one that gives its cosine. 0 or 1: the greedy text."""
+    """Without rounds: samples (32, say). Two queries decide between the one that agrees best with the others and a text
+    that is put together from all. 0 or 1: the greedy text."""
     sequence_beam_width: int = 4
     """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
     budget: int | None = None
@@ -70,7 +70,8 @@ class SearchConfig:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
         of_each = self.corrections + self.variations + self.regrown
         per_round = self.sequence_beam_width * of_each + self.edits + self.recombinations
-        most = 1 + (self.hypotheses + self.steps * per_round if self.steps else self.sequence_beam_width - 1)
+        without = max(2 if self.consensus > 1 else 1, self.sequence_beam_width)
+        most = 1 + self.hypotheses + self.steps * per_round if self.steps else without
         return min(most, self.budget or most)
 
 
