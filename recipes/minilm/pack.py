@@ -56,7 +56,7 @@ def main() -> None:
         "steps": f"{sum(run.get('steps', 0) for run in runs):,}",
         "tokens": f"{sum(run.get('tokens', 0) for run in runs) / 1e6:.1f}",
         "calibration": calibration(args.output / FILE),
-        "hardware": f"{hardware.get('processor', '')}, {hardware.get('cores', '')} cores" if reports else "",
+        "hardware": f"{hardware.get('processor', '')}, cores: {hardware.get('cores', '')}" if reports else "",
         "figures": "\n\n".join(map(tables, reports)) or "Not measured yet.",
     }
     for name, value in values.items():
