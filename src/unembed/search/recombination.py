@@ -56,7 +56,7 @@ class Recombination:
         for run in runs:
             for at, word in enumerate(run):
                 places.setdefault(word, []).append((at + 0.5) / len(run))
-        self.place = {word: float(np.mean(found)) for word, found in places.items()}
+        self.mostly_at = {word: float(np.mean(found)) for word, found in places.items()}
         self.pairs: dict[tuple[str, str], int] = {}
         owners, ids = [], []
         for row, run in enumerate(runs):
@@ -137,7 +137,7 @@ class Recombination:
 
     def _place(self, parts: list[Part], word: str, beside: np.ndarray) -> None:
         """Put a word in where it fits best; of places that fit alike, where it mostly stands."""
-        mostly = self.place[word] * len(parts)
+        mostly = self.mostly_at[word] * len(parts)
         at = max(range(len(parts) + 1), key=lambda at: (self._fit(parts, at, (word,), beside), -abs(at - mostly)))
         surface = self.surface[word]
         parts.insert(at, (f" {surface}" if at and spaced(surface) else surface, (word,)))
