@@ -81,7 +81,12 @@ def tables(results: dict[str, Any]) -> str:
                  (("token_f1", 1, 2), ("exact", 100, 0), ("cosine", 1, 3))]  # fmt: skip
         used, seconds = (sum(figures[name]) / len(figures[name]) for name in ("queries", "seconds"))
         lines.append(f"| {row['length']} | {row['budget']:,} | {used:,.0f} | {' | '.join(cells)} | {seconds:.1f} |")
-    lines += ["", "| tokens | queries allowed | left out | token F1 | change | cosine |", "|--:|--:|---|--:|--:|--:|"]
+    if results["ablation"]:
+        lines += [
+            "",
+            "| tokens | queries allowed | left out | token F1 | change | cosine |",
+            "|--:|--:|---|--:|--:|--:|",
+        ]
     for row in results["ablation"].values():
         whole = results["ablation"][f"{row['length']}/nothing"]["figures"]["token_f1"]  # the first that is measured
         f1 = row["figures"]["token_f1"]
