@@ -256,8 +256,8 @@ class EncoderDecoderModel(InversionModel):
         the work."""
         if self.corrector is None:
             return {}
-        few = {"edits": 0, "recombinations": 0}
-        return {"hypotheses": 0, "corrections": sequence_beam_width, "sample_corrections": False, **few}
+        unused = dict.fromkeys(("hypotheses", "edits", "recombinations"), 0)
+        return {**unused, "corrections": sequence_beam_width, "sample_corrections": False}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:

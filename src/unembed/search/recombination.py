@@ -10,7 +10,7 @@ NAACL 2007). The weights are drawn anew for each text (the Bayesian bootstrap, R
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -47,11 +47,7 @@ class Recombination:
         order = sorted(spread, key=lambda word: (-spread[word], word))
         self.vocabulary = order[:WORDS]
         self.index = {word: i for i, word in enumerate(order)}
-        self.counts = np.zeros((len(runs), len(order)), dtype=np.int32)
-        for row, run in enumerate(runs):
-            for word in run:
-                if word in self.index:
-                    self.counts[row, self.index[word]] += 1
+        self.counts = np.stack([self._count(run) for run in runs])  # n, all words
         places: dict[str, list[float]] = {}
         for run in runs:
             for at, word in enumerate(run):
@@ -65,6 +61,14 @@ class Recombination:
                 ids.append(self.pairs.setdefault(pair, len(self.pairs)))
         self._owners, self._ids = np.array(owners), np.array(ids)
 
+    def _count(self, found: Iterable[str]) -> np.ndarray:
+        """How often each word of the index is among `found`."""
+        counts = np.zeros(len(self.index), dtype=np.int32)
+        for word in found:
+            if word in self.index:
+                counts[self.index[word]] += 1
+        return counts
+
     def text(self, start: str, rng: np.random.Generator | None = None) -> str:
         """`start`, one of the candidates, changed word by word under newly drawn weights, or without `rng` under those
         that the cosines give."""
@@ -72,20 +76,14 @@ class Recombination:
         weights = weights / weights.sum()
         beside = np.bincount(self._ids, weights[self._owners], minlength=len(self.pairs))
         parts = [(piece, tuple(words(piece))) for piece in pieces(start)]
-        own = np.zeros(self.counts.shape[1], dtype=np.int32)  # V
-        for _, found in parts:
-            for word in found:
-                if word in self.index:
-                    own[self.index[word]] += 1
+        own = self._count(word for _, found in parts for word in found)
         for _ in range(CHANGES):
             change = self._best_change(parts, own, weights, beside)
             if change is None:
                 break
             leave, add = change
             if leave is not None:
-                for word in parts.pop(leave)[1]:
-                    if word in self.index:
-                        own[self.index[word]] -= 1
+                own -= self._count(parts.pop(leave)[1])
             if add is not None:
                 own[self.index[add]] += 1
                 self._place(parts, add, beside)
@@ -99,12 +97,15 @@ class Recombination:
         shared = np.minimum(own, self.counts).sum(axis=1)  # n
         more = (self.counts[:, :V] > own[:V]).astype(np.float64)  # n V: texts that have the word once more
 
+        def expected(shared: np.ndarray, size: int) -> float:
+            return float((2 * weights * shared / np.maximum(1, size + self.sizes)).sum())
+
         def gain(shared: np.ndarray, size: int) -> tuple[float, int]:
             each = 2 * weights / np.maximum(1, size + 1 + self.sizes)
             values = each @ shared + each @ more
             return float(values.max()), int(values.argmax())
 
-        best = float((2 * weights * shared / np.maximum(1, size + self.sizes)).sum()) + 1e-9
+        best = expected(shared, size) + 1e-9
         change: tuple[int | None, str | None] | None = None
         if V:
             value, new = gain(shared, size)
@@ -116,7 +117,7 @@ class Recombination:
                 if (i := self.index.get(word)) is not None:
                     has = self.counts[:, i]
                     left += np.minimum(own[i] - times, has) - np.minimum(own[i], has)
-            value = float((2 * weights * left / np.maximum(1, rest + self.sizes)).sum())
+            value = expected(left, rest)
             if value > best and rest:
                 best, change = value, (at, None)
             if V:

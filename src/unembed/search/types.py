@@ -15,8 +15,8 @@ class SearchConfig:
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
     consensus: int = 0
-    """Without rounds: samples (32, say). Two queries decide between the one that agrees best with the others and a text
-    that is put together from all. 0 or 1: the greedy text."""
+    """Without rounds: samples (32, say). At least two queries decide between the one that agrees best with the others
+    and a text that is put together from all. 0 or 1: the greedy text."""
     sequence_beam_width: int = 4
     """Distinct hypotheses kept from round to round; memory grows with it, linearly."""
     budget: int | None = None

@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from unembed.embedders.vectors import unit
 from unembed.errors import TokensUnknown
 from unembed.evaluation import control_texts, prior_samples
 from unembed.inverter import Inverter
@@ -43,11 +44,10 @@ def controls(
 
 def nearest(inverter: Inverter, targets: np.ndarray, public: Iterable[str]) -> Control:
     """For each target [n, d] the public text whose vector is nearest to it by cosine; batch by batch."""
-    lengths = np.linalg.norm(targets, axis=1, keepdims=True)
+    directions = unit(targets)
     best, texts, remaining = np.full(len(targets), -np.inf), [""] * len(targets), iter(public)
     while batch := list(islice(remaining, BATCH)):
-        vectors = inverter.embedder.encode(batch)
-        found = (targets / lengths) @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
+        found = directions @ unit(inverter.embedder.encode(batch)).T
         for row in np.flatnonzero(found.max(axis=1) > best).tolist():
             column = int(found[row].argmax())
             best[row], texts[row] = found[row, column], batch[column]
