@@ -24,7 +24,7 @@ from unembed.errors import StorageError
 from unembed.privacy import report as package
 from unembed.privacy.report import write
 from unembed.privacy.report.cleaning import LIMIT, cleaned, visible
-from unembed.privacy.report.comparison import once, pareto
+from unembed.privacy.report.defences import as_markdown, once, pareto
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = [
@@ -287,6 +287,22 @@ def test_the_front_of_the_defences():
     ]  # fmt: skip
     assert [row["defence"] for row in pareto(rows)] == ["b", "d"], "less than no defence, and than what costs no more"
     assert [(row["defence"], row["allowed"]) for row in once(rows)][-1] == ("d", 0.03) and len(once(rows)) == 5
+
+
+def test_the_page_of_a_comparison_says_what_each_loss_buys():
+    worst = [leak("none", 0, 0, 0, "static", 0.6), leak("a", 1, 0.01, 0.01, "aware", 0.5)]
+    matched = [{"defence": name, "allowed": loss, "strength": 1} for name in ("a", "b") for loss in (0.01, 0.1)]
+    settings = {
+        "corpus": "x", "n": 9, "tokens": 16, "model": "m", "steps": 0, "consensus": 8, "processor": "p", "cores": 2,
+        "torch": "2",
+    }  # fmt: skip
+    page = as_markdown({"settings": settings, "matched": matched, "attackers": {}, "worst": worst, "leaks": worst})
+    rows = page.split("## What each loss")[1].split("## The least")[0].splitlines()
+    assert [row.replace(" ", "") for row in rows if row.startswith("|")] == [
+        "|defence|1%|10%|", "|---|---|---|", "|none|0.60(0.56–0.64)static|0.60(0.56–0.64)static|",
+        "|a|0.50(0.46–0.54)aware|–|", "|b|–|–|",
+    ]  # fmt: skip
+    assert "1. a 1: token F1 0.50 for 1.0 % of nDCG@10 (aware)" in page
 
 
 @pytest.mark.parametrize("losses", [(0.0, 0.0), (-0.01, -0.01), (-0.01, 0.2), (1.0, 1e-7)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def defend(
     corpus: str,
-    output: str,
+    output: str = "runs/defend",
     model: str = "all-MiniLM-L6-v2",
     embedder: str | None = None,
     defences: list[str] | None = None,
@@ -59,6 +59,7 @@ def defend(
     """
     from unembed.checkpoints import resolve
     from unembed.cli.console import console, progress, table
+    from unembed.devices import keep_freed_memory
     from unembed.evaluation import hardware
     from unembed.inverter import load
     from unembed.privacy.comparison.attackers import attackers
@@ -107,6 +108,7 @@ def defend(
                 bar.update()
         aware = None
         if sources:
+            keep_freed_memory()
             aware = Aware(
                 inverter, resolve(model), folder / "aware", sources, spans=public_spans, longest=tokens,
                 corrects=steps > 0, seed=seed,

@@ -41,6 +41,7 @@ class ProductQuantisation(Defence):
         if n < 2**BITS:
             raise InputError(f"{n} vectors are too few to learn {2**BITS} centroids from: give more")
         self._quantiser = faiss.ProductQuantizer(d, parts, BITS)
+        self._quantiser.cp.min_points_per_centroid = 1  # or FAISS prints a warning for each of the parts
         self._quantiser.train(vectors)
         return self
 

@@ -1,19 +1,22 @@
-"""A comparison of defences as a page of Markdown."""
+"""A comparison of defences as a page of Markdown, and what other pages show of one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unembed.privacy.report.numbers import NONE, Span, percent
+from unembed.privacy.report.numbers import NONE, Span, percent, span
 
 COLUMNS = (
     "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
 )  # fmt: skip
+CLEAN = "none"
+"""What stands for vectors without a defence."""
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
-    """The report of `unembed defend`: what was measured, the worst attacker at each setting, then all attackers."""
+    """The report of `unembed defend`: what was measured, what each allowed loss buys, the worst attacker at each
+    setting, then all attackers."""
     settings = report["settings"]
     how = f"{settings['steps']} steps" if settings["steps"] else f"consensus of {settings['consensus']} samples"
     lines = [
@@ -24,14 +27,21 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         f"loss. Intervals are 95 % bootstraps over texts. {settings['processor'] or settings['machine']}, "
         f"{settings['cores']} cores, torch {settings['torch']}.",
         "",
+        "## What each loss of nDCG@10 buys",
+        "",
+        "Token F1 of the worst attacker, and who that is; a dash where even the mildest setting costs more.",
+        "",
+        *_overview(report),
+        "",
+        "## The least leakage for its cost",
+        "",
+        *[f"{number}. {named(leak)}" for number, leak in enumerate(pareto(once(report["worst"])), 1)],
+        "",
         "## The worst attacker at each setting",
         "",
         *_table(report["worst"]),
         "",
     ]
-    if without := [entry for entry in report["matched"] if entry["strength"] is None]:
-        named = ", ".join(f"{entry['defence']} at {percent(entry['allowed'])}" for entry in without)
-        lines += [f"Even the mildest setting costs more than allowed: {named}.", ""]
     lines += ["## All attackers", ""]
     lines += [f"- *{name}* knows {knows}." for name, knows in report["attackers"].items()]
     lines += ["", *_table(report["leaks"]), ""]
@@ -42,6 +52,53 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _overview(report: Mapping[str, Any]) -> list[str]:
+    """A row a defence, a column an allowed loss."""
+    worst = {(leak["defence"], leak["allowed"]): leak for leak in report["worst"]}
+    losses = sorted({entry["allowed"] for entry in report["matched"]})
+    rows = [f"| defence | {' | '.join(f'{100 * loss:g} %' for loss in losses)} |", f"|---|{'---|' * len(losses)}"]
+    if (clean := worst.get((CLEAN, 0.0))) is not None:
+        rows.append(f"| {CLEAN} | {' | '.join([_answer(clean)] * len(losses))} |")
+    for defence in dict.fromkeys(entry["defence"] for entry in report["matched"]):
+        answers = [_answer(worst.get((defence, loss))) for loss in losses]
+        rows.append(f"| {defence} | {' | '.join(answers)} |")
+    return rows
+
+
+def _answer(leak: Mapping[str, Any] | None) -> str:
+    if leak is None:
+        return NONE
+    return f"{span(leak['scores']['token_f1']).format(2)} {leak['attacker']}"
+
+
+def once(worst: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A setting that is the strongest within several allowed losses, once."""
+    return list({(leak["defence"], leak["strength"]): leak for leak in reversed(worst)}.values())[::-1]
+
+
+def pareto(worst: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The settings that leak less than every cheaper one and than no defence, cheapest first."""
+    least = min((f1(leak) for leak in worst if leak["defence"] == CLEAN), default=float("inf"))
+    front = []
+    for leak in sorted(worst, key=lambda leak: (leak["loss"], f1(leak))):
+        if leak["defence"] != CLEAN and f1(leak) < least:
+            least = f1(leak)
+            front.append(leak)
+    return front
+
+
+def f1(leak: Mapping[str, Any]) -> float:
+    return leak["scores"]["token_f1"]["value"]
+
+
+def named(leak: Mapping[str, Any]) -> str:
+    """A setting in one line: what it is, what it leaks to whom, what it costs."""
+    return (
+        f"{leak['defence']} {leak['strength']:.4g}: token F1 {f1(leak):.2f} for {percent(leak['loss'])} of nDCG@10 "
+        f"({leak['attacker']})"
+    )
 
 
 def _table(leaks: Sequence[Mapping[str, Any]]) -> list[str]:
