@@ -225,6 +225,45 @@ def test_a_server_that_does_not_answer():
         assert "s3cret" not in str(caught.value)
 
 
+def test_a_key_that_leaves_the_machine_unencrypted_is_said(monkeypatch, caplog, recwarn):
+    pytest.importorskip("qdrant_client")
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    with pytest.raises(StorageError, match="does not answer"):
+        open_vectors("qdrant:http://nosuchhost.invalid:6333#docs")
+    assert [record.getMessage() for record in caplog.records if record.name == "unembed.stores"] == [
+        "QDRANT_API_KEY goes unencrypted to nosuchhost.invalid: use https"
+    ]
+    assert not [warning for warning in recwarn if "insecure" in str(warning.message)]
+
+
+def test_a_server_of_qdrant_is_read_as_its_local_mode(qdrant, vectors, monkeypatch):
+    from qdrant_server import KEY, serve
+
+    local = read_vectors(qdrant)
+    folder = qdrant.removeprefix("qdrant:").split("#")[0]
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    with serve(folder) as (place, seen):
+        for address in (f"qdrant://{place}/docs", f"qdrant:http://{place}#docs"):
+            with open_vectors(address) as source:
+                assert (source.count, source.dim, source.fields) == (N, D, ["owner"])
+                batches = list(source.batches(size=16))
+                assert [len(batch.ids) for batch in batches] == [16, 16, 16, 2]
+                assert [name for batch in batches for name in batch.ids] == local.ids
+                np.testing.assert_allclose(np.concatenate([batch.vectors for batch in batches]), local.vectors)
+                assert [text for batch in batches for text in batch.texts] == TEXTS
+        assert not [line for line in seen if line.split()[0] not in ("GET", "POST")], "nothing is changed or deleted"
+        assert read_vectors(f"qdrant://{place}/two", vector_field="body").vectors.shape == (10, D)
+        with pytest.raises(InputError, match="docs"):
+            open_vectors(f"qdrant://{place}/nosuch")
+        monkeypatch.delenv("QDRANT_API_KEY")
+        with pytest.raises(StorageError, match="does not answer as it should.*403"):
+            open_vectors(f"qdrant://{place}/docs")
+    monkeypatch.setenv("QDRANT_API_KEY", KEY)
+    with serve(folder, stops_after=2) as (place, _), open_vectors(f"qdrant://{place}/docs") as source:
+        with pytest.raises(StorageError, match="500"):
+            list(source.batches(size=16))
+
+
 def test_a_local_store_that_somebody_else_has_open(qdrant):
     with open_vectors(qdrant), pytest.raises(StorageError, match="already accessed"):
         open_vectors(qdrant)

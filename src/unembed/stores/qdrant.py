@@ -6,7 +6,9 @@ Qdrant normalises the vectors of a collection with cosine distance itself.
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from unembed.stores.address import existing, one_of, split
 from unembed.stores.base import VectorBatch, VectorSource
 from unembed.stores.fields import TEXTS, choose, reached
 
+log = logging.getLogger("unembed.stores")
+
+LOOPBACK = "localhost", "127.0.0.1", "::1"
 SEEN = 256
 """Records that are looked at for the names of their fields."""
 TIMEOUT = 60
@@ -64,7 +69,10 @@ class QdrantSource(VectorSource):
             place, asked = f"http://{url.netloc}", asked or url.path.strip("/") or None
         if place.startswith(("http://", "https://")):
             key = os.environ.get("QDRANT_API_KEY")
-            with reached(source):
+            if key and place.startswith("http://") and urlsplit(place).hostname not in LOOPBACK:
+                log.warning("QDRANT_API_KEY goes unencrypted to %s: use https", urlsplit(place).hostname)
+            with reached(source), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Api key is used with an insecure")  # which is said above
                 self._client = client(url=place, api_key=key, timeout=TIMEOUT, check_compatibility=False)
             return asked
         folder = existing(source, Path(place))
