@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from unembed.confidence import (
     across_folds,
     calibrate,
     evidence,
+    fit,
     judge,
     reliability,
 )
@@ -51,6 +54,19 @@ def test_fit_finds_the_probabilities_and_leaves_out_what_never_happens():
     assert whole.n == 4000 and whole.ece < 0.05 and whole.low <= whole.ece <= whole.high + 0.02
 
 
+def test_what_a_cosine_is_worth_may_depend_on_other_evidence():
+    """The first column counts for short texts alone, which a sum of weighted columns cannot say."""
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(4000, len(EVIDENCE)))
+    seen[:, 1] = rng.integers(0, 2, size=4000)
+    true = 1 / (1 + np.exp(-4 * seen[:, 0] * (1 - seen[:, 1])))
+    found = fit(seen, (rng.random(4000) < true).astype(float))
+    assert np.abs(found.predict(seen) - true).mean() < 0.03
+    beyond, edge = seen[:1].copy(), seen[:1].copy()
+    beyond[0, 2], edge[0, 2] = -100, seen[:, 2].min()
+    assert found.predict(beyond) == pytest.approx(found.predict(edge)), "no square of what was never seen"
+
+
 def test_no_row_is_judged_by_a_fit_that_saw_its_text():
     """Evidence that only names the text: known texts would be predicted perfectly, unseen ones cannot be."""
     rng = np.random.default_rng(0)
@@ -68,6 +84,7 @@ def test_reliability_against_numbers_worked_out_by_hand():
     # Bins: .05 against 1 of 2, .95 against 2 of 2, half of the rows each.
     assert found.ece == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
     assert found.bins == [(0.05, 0.5, 2), (0.95, 1.0, 2)]
+    assert found.chance == pytest.approx(0.5 * 0.095 + 0.5 * 0.095, abs=0.03), "E|mean of two − .05| is .0950 (binomial)"
     assert reliability(np.array([1.0]), np.array([1.0]), np.arange(1)).ece == 0
 
 
@@ -165,3 +182,15 @@ def test_an_evaluation_gathers_the_evidence_of_a_row_once(inverter, monkeypatch)
     targets = inverter.embedder.encode([row.reference for row in found.rows])
     rated = [inversion.confidence for inversion in inverter.stream(targets, config)]
     assert [row.confidence for row in found.rows] == pytest.approx(rated) and None not in rated
+
+
+def test_packing_again_keeps_the_calibration_of_the_same_weights(own_model, tmp_path, monkeypatch):
+    pack = Path(__file__).parent.parent / "recipes" / "minilm" / "pack.py"
+    packed = tmp_path / "packed"
+    shutil.copytree(resolve("all-MiniLM-L6-v2"), packed)
+    before = (packed / FILE).read_bytes()
+    monkeypatch.setattr(sys, "argv", [str(pack), str(own_model), str(packed)])
+    runpy.run_path(str(pack), run_name="__main__")
+    assert (packed / FILE).read_bytes() == before
+    assert "| token F1 ≥ 0.8 | all |" in (packed / "README.md").read_text(encoding="utf-8")
+    unembed.load(packed)

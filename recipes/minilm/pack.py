@@ -18,17 +18,19 @@ from unembed.confidence import FILE, NAMES
 from unembed.suites import SUITES, cell, tables
 
 CARD = Path(__file__).parent / "card.md"
+CPU = torch.device("cpu")
 
 
 def calibration(path: Path) -> str:
     """The calibration that lies in the packed folder, as a table."""
     if not path.is_file():
         return "Not measured yet."
-    lines = ["| outcome | tokens | n | observed % | expected calibration error |", "|---|--:|--:|--:|--:|"]
+    lines = ["| outcome | tokens | n | observed % | expected calibration error | by chance |", "|---|--:|--:|--:|--:|--:|"]
     for outcome, parts in json.loads(path.read_text(encoding="utf-8"))["measured"]["reliability"].items():
         for name, part in parts.items():
             error = cell({"value": part["ece"], **part}, 1, 3)
-            lines.append(f"| {NAMES[outcome]} | {name} | {part['n']} | {100 * part['observed']:.1f} | {error} |")
+            row = NAMES[outcome], name, str(part["n"]), f"{100 * part['observed']:.1f}", error, f"{part['chance']:.3f}"
+            lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--reports", type=Path, nargs="*", default=[])
     args = parser.parse_args()
-    model = native.load(args.model, torch.device("cpu"), torch.float32)
+    model = native.load(args.model, CPU, torch.float32)
     config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     runs = native.history(args.model)
     card = CARD.read_text(encoding="utf-8")
@@ -61,7 +63,10 @@ def main() -> None:
     }
     for name, value in values.items():
         card = card.replace("{" + name + "}", value)
+    calibrated = (args.output / FILE).read_bytes() if (args.output / FILE).is_file() else None
     native.save(model, args.output, card=card, training=config["training"], int8=True)
+    if calibrated and json.loads(calibrated)["weights"] == native.load(args.output, CPU, torch.float32).digest:
+        (args.output / FILE).write_bytes(calibrated)
     if reports:
         # The figures without the texts, which have licences of their own.
         kept = [{"settings": report["settings"], "lengths": report["lengths"]} for report in reports]

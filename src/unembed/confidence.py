@@ -3,9 +3,12 @@
 Notable:
 - The evidence of a result is what can be seen without the truth: its cosine, its length, how likely the model finds the
   text with and without the vector, how far its samples agree with it, and how many texts were tried.
-- One logistic regression an outcome (Platt 1999), fitted on evaluated held-out texts. How well it is calibrated is
-  measured across folds: no row is judged by a fit that saw its text, at any length.
-- The expected calibration error is that of Guo et al. (ICML 2017, §2): 10 bins of equal width.
+- One logistic regression an outcome (Platt 1999), fitted on evaluated held-out texts, to the evidence, its squares and
+  its products: what a cosine is worth depends on the length, and on how far the samples agree. Evidence beyond all that
+  the fit saw counts as the most extreme that it saw.
+- How well it is calibrated is measured across folds: no row is judged by a fit that saw its text, at any length.
+- The expected calibration error is that of Guo et al. (ICML 2017, §2): 10 bins of equal width. Few rows never fill their
+  bins evenly, so what chance alone would show is told beside it.
 
 A calibration holds for one model and for vectors like those it was measured on: noise or quantisation lowers the
 cosine, so results on such vectors are believed less.
@@ -39,6 +42,8 @@ NAMES = {"good": "token F1 ≥ 0.8", "exact": "exact (uncased)"}
 LEAST = 10
 """Rows of each kind (good and not, exact and not) below which an outcome is not fitted."""
 BINS = 10
+CHANCES = 200
+"""Draws of outcomes from the predicted probabilities."""
 FOLDS = 5
 
 
@@ -61,17 +66,32 @@ def evidence(model: InversionModel, targets: np.ndarray, inversions: Sequence[In
 
 @dataclass(frozen=True)
 class Fit:
-    """A logistic regression on standardised evidence."""
+    """A logistic regression on standardised evidence, its squares and products."""
 
     mean: list[float]
     scale: list[float]
+    low: list[float]
+    """The least of each kind of evidence that it was fitted to, standardised."""
+    high: list[float]
     weights: list[float]
+    """Of `expanded` evidence."""
     bias: float
+
+    def __post_init__(self) -> None:
+        k = len(self.mean)
+        if not len(self.scale) == len(self.low) == len(self.high) == k or len(self.weights) != k + k * (k + 1) // 2:
+            raise ValueError(f"{len(self.weights)} weights are not those of {k} kinds of evidence")
 
     def predict(self, evidence: np.ndarray) -> np.ndarray:
         """evidence [n, k] → probabilities [n]."""
-        logits = (evidence - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weights) + self.bias
-        return 1 / (1 + np.exp(-logits))
+        standard = ((evidence - np.array(self.mean)) / np.array(self.scale)).clip(self.low, self.high)
+        return 1 / (1 + np.exp(-(expanded(standard) @ np.array(self.weights) + self.bias)))
+
+
+def expanded(standard: np.ndarray) -> np.ndarray:
+    """Standardised evidence [n, k] → itself, its squares and products [n, k + k (k + 1) / 2]."""
+    first, second = np.triu_indices(standard.shape[1])
+    return np.concatenate([standard, standard[:, first] * standard[:, second]], axis=1)
 
 
 @dataclass(frozen=True)
@@ -109,8 +129,8 @@ class Calibration:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             fits = [Fit(**data[outcome]) if data[outcome] else None for outcome in OUTCOMES]
-            if any(fit and not len(fit.mean) == len(fit.scale) == len(fit.weights) == len(EVIDENCE) for fit in fits):
-                raise ValueError(f"not {len(EVIDENCE)} weights")
+            if any(fit and len(fit.mean) != len(EVIDENCE) for fit in fits):
+                raise ValueError(f"not {len(EVIDENCE)} kinds of evidence")
             found = cls(data["weights"], *fits)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): delete it, or run unembed calibrate") from error
@@ -130,6 +150,8 @@ class Reliability:
     low: float
     high: float
     """95 % bootstrap interval of the expected calibration error, over texts."""
+    chance: float
+    """The expected calibration error that true probabilities would have shown with as many rows, on average."""
     bins: list[tuple[float, float, int]]
     """(mean probability, share that came true, n) of each bin that is not empty."""
 
@@ -143,7 +165,8 @@ def reliability(
     # Sums of a group and bin: a resample is then a product with how often each group was drawn.
     gap = np.zeros((len(names), BINS))
     np.add.at(gap, (group, which), predicted - true)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     sizes = np.bincount(group, minlength=len(names))
     samples = np.abs(drawn @ gap).sum(axis=1) / np.maximum(1, drawn @ sizes)
     low, high = np.quantile(samples, [0.025, 0.975])
@@ -153,7 +176,12 @@ def reliability(
         if (which == b).any()
     ]
     ece = float(np.abs(gap.sum(axis=0)).sum() / len(predicted))
-    return Reliability(len(predicted), float(true.mean()), ece, float(low), float(high), bins)
+    by_chance = [
+        np.abs(np.bincount(which, predicted - (rng.random(len(predicted)) < predicted), BINS)).sum()
+        for _ in range(CHANCES)
+    ]
+    chance = float(np.mean(by_chance) / len(predicted))
+    return Reliability(len(predicted), float(true.mean()), ece, float(low), float(high), chance, bins)
 
 
 @dataclass(frozen=True)
@@ -211,13 +239,17 @@ def calibrate(judged: Judged, weights: str) -> tuple[Calibration, dict[str, dict
 
 
 def fit(evidence: np.ndarray, true: np.ndarray) -> Fit:
-    """A logistic regression of `true` [n] on evidence [n, k]."""
+    """A logistic regression of `true` [n] on evidence [n, k], its squares and products."""
     require("sklearn", "evaluate")
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = evidence.mean(axis=0), np.maximum(evidence.std(axis=0), 1e-6)
-    found = LogisticRegression(max_iter=1000).fit((evidence - mean) / scale, true)
-    return Fit(mean.tolist(), scale.tolist(), found.coef_[0].tolist(), float(found.intercept_[0]))
+    standard = (evidence - mean) / scale
+    found = LogisticRegression(max_iter=3000).fit(expanded(standard), true)
+    return Fit(
+        mean.tolist(), scale.tolist(), standard.min(axis=0).tolist(), standard.max(axis=0).tolist(),
+        found.coef_[0].tolist(), float(found.intercept_[0]),
+    )  # fmt: skip
 
 
 def across_folds(evidence: np.ndarray, true: np.ndarray, groups: np.ndarray) -> np.ndarray:
