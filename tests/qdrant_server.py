@@ -1,5 +1,5 @@
-"""The part of Qdrant's REST interface that reads, over HTTP, on a store of its local mode: what the server's answers look
-like is the published one, and their content comes from the client's own implementation. A real server needs a binary."""
+"""The part of Qdrant's REST interface that reads, over HTTP, on a store of its local mode: the form of its answers is
+the published one, and their content comes from the client's own implementation. A real server needs a binary."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_reliability_against_numbers_worked_out_by_hand():
     # Bins: .05 against 1 of 2, .95 against 2 of 2, half of the rows each.
     assert found.ece == pytest.approx(0.5 * 0.45 + 0.5 * 0.05)
     assert found.bins == [(0.05, 0.5, 2), (0.95, 1.0, 2)]
-    assert found.chance == pytest.approx(0.5 * 0.095 + 0.5 * 0.095, abs=0.03), "E|mean of two − .05| is .0950 (binomial)"
+    assert found.chance == pytest.approx(0.5 * 0.095 + 0.5 * 0.095, abs=0.03), "E|mean of two − .05| is .095"
     assert reliability(np.array([1.0]), np.array([1.0]), np.arange(1)).ece == 0
 
 

@@ -10,8 +10,9 @@ import torch
 
 import unembed
 from unembed.errors import InputError
-from unembed.evaluation import cut_texts
+from unembed.evaluation import cut_texts, evaluate
 from unembed.inverter import Inverter, path_between
+from unembed.lengths import WHOLE
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.search.types import Inversion, SearchConfig
 
@@ -320,3 +321,12 @@ def test_an_evaluation_reads_no_more_texts_than_it_needs(inverter):
     rows = list(cut_texts(inverter, endless(), [4, 8], 3))
     assert [row[1] for row in rows] == [4] * 3 + [8] * 3 and len(taken) <= 4
     assert [row[0] for row in rows[:3]] == ["4/0", "4/1", "4/2"]
+
+
+def test_whole_texts_are_measured_beside_cut_ones(inverter):
+    texts = ["A letter that goes on for a good while longer.", " ", "Hello there"]
+    rows = list(cut_texts(inverter, texts, [4, WHOLE], 3))
+    assert [row[2] for row in rows if row[1] == WHOLE] == [texts[0], texts[2]]
+    config = SearchConfig(steps=0, sequence_beam_width=1, consensus=1)
+    report = evaluate(inverter, texts, config, lengths=[WHOLE, 4], n=2).to_dict()
+    assert list(report["lengths"]) == ["4", "whole"] and report["lengths"]["whole"]["n"] == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from unembed.rare import rare_recall, rare_strings, stands_in
@@ -46,6 +48,19 @@ def test_a_string_is_whole_between_characters_of_a_script_without_spaces():
     assert stands_in("8720", "尾号8720在") and not stands_in("8720", "尾号18720在")
     assert stands_in("2027年7月5日", "于2027年7月5日被") and stands_in("Анна", "вот АННА.")
     assert not stands_in("Анна", "Иоанна")
+
+
+@pytest.mark.parametrize("run", ["aB3", "-.", "a.", "+", "1:", "中a"])
+def test_a_long_run_takes_no_longer_than_many_short_ones(run):
+    began = time.process_time()
+    rare_strings(run * 50_000)
+    assert time.process_time() - began < 3, "once it was minutes"
+
+
+def test_an_interval_is_over_rows_since_strings_of_a_row_are_found_together():
+    names = "we met Anna Bella Carla Doris Emily Fiona Grace Helen there"
+    whole = rare_recall([names] * 40, [names] * 12 + ["nobody"] * 28)["name"]
+    assert whole.n == 320 and whole.high - whole.low > 0.2, "320 independent names would have half of that"
 
 
 def test_recall_by_kind():

@@ -125,6 +125,12 @@ def test_an_exact_hypothesis_ends_the_search_at_once(embedder):
     assert model.count("correct") == model.count("regrow") == 0
 
 
+def test_a_proposal_of_white_space_is_no_text(embedder, monkeypatch):
+    monkeypatch.setattr(Words, "key", lambda self, text: text)  # as beside embedders that tell spaces apart
+    [found] = run(Listed([*NEAR[:1], " ", "\n", *NEAR[1:]]), embedder, steps=1)
+    assert found.text in NEAR and not [text for text in embedder.asked if not text.strip()]
+
+
 def test_an_exact_correction_ends_the_search_in_its_round(embedder):
     model = Listed(NEAR[:1], lambda hypotheses: [[NEAR[4]] if h != NEAR[4] else [TRUTH] for h in hypotheses])
     [found] = run(model, embedder, edits=0, sequence_beam_width=1)

@@ -167,6 +167,7 @@ def test_by_command_and_again(command, files, minilm):
     assert json.loads((out / "report.json").read_text()) == report
     code, alone, _ = command(*ask(files))
     assert code == 0 and "right in 1 (1 to 1, n=11) of all" in alone
+    assert "p <=" not in alone and "p is the rank among these records" in alone
     code, plan, _ = command(*ask(files, "--dry-run"))
     assert code == 0 and plan == "30 combinations, all embedded once: 30 texts\n"
     plan = command(*ask(files, "--dry-run", "--at-most", 10, "--shortlist", 4))[1]

@@ -164,6 +164,9 @@ def test_a_killed_run_goes_on_along_the_same_curve(base, trained, tmp_path):
         patch.setattr(CausalTrainer, "write", dies)
         train(config)
     train(config)
+    (Path(config.output) / "model" / "figures.json").write_text("{}")
+    train(config)
+    assert (Path(config.output) / "model" / "figures.json").is_file(), "a finished run is left alone"
     assert len(history(whole)) == 8 and history(config) == pytest.approx(history(whole), abs=1e-6)
     one, other = (load_file(Path(run.output) / "model" / "model.safetensors") for run in (whole, config))
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)

@@ -162,11 +162,14 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_again(recipe, monkeypa
 def test_a_finished_run_is_not_trained_again_but_can_be_lengthened(recipe):
     config = recipe(max_steps=2)
     train(config)
-    before = weights(config)
+    before, beside = weights(config), Path(config.output) / "model" / "figures.json"
+    beside.write_text("{}")
     train(config)
     assert torch.equal(weights(config), before) and len(losses(config)) == 2
+    assert beside.is_file(), "what was measured of the same weights stays"
     train(replace(config, max_steps=4))
     assert len(losses(config)) == 4 and not torch.equal(weights(config), before)
+    assert not beside.exists(), "that of others does not"
 
 
 def test_a_run_in_slices_with_compact_checkpoints(recipe, monkeypatch):

@@ -25,7 +25,10 @@ def calibration(path: Path) -> str:
     """The calibration that lies in the packed folder, as a table."""
     if not path.is_file():
         return "Not measured yet."
-    lines = ["| outcome | tokens | n | observed % | expected calibration error | by chance |", "|---|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| outcome | tokens | n | observed % | expected calibration error | by chance |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     for outcome, parts in json.loads(path.read_text(encoding="utf-8"))["measured"]["reliability"].items():
         for name, part in parts.items():
             error = cell({"value": part["ece"], **part}, 1, 3)

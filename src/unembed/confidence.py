@@ -7,8 +7,8 @@ Notable:
   its products: what a cosine is worth depends on the length, and on how far the samples agree. Evidence beyond all that
   the fit saw counts as the most extreme that it saw.
 - How well it is calibrated is measured across folds: no row is judged by a fit that saw its text, at any length.
-- The expected calibration error is that of Guo et al. (ICML 2017, §2): 10 bins of equal width. Few rows never fill their
-  bins evenly, so what chance alone would show is told beside it.
+- The expected calibration error is that of Guo et al. (ICML 2017, §2): 10 bins of equal width. Few rows never fill
+  their bins evenly, so what chance alone would show is told beside it.
 
 A calibration holds for one model and for vectors like those it was measured on: noise or quantisation lowers the
 cosine, so results on such vectors are believed less.
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unembed.errors import CheckpointError, InputError, StorageError, require
+from unembed.lengths import label
 from unembed.metrics import exact_match, token_f1, words
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def calibrate(judged: Judged, weights: str) -> tuple[Calibration, dict[str, dict
             continue
         fits[outcome] = fit(judged.evidence, true)
         predicted = across_folds(judged.evidence, true, judged.groups)
-        parts = {str(length): judged.lengths == length for length in np.unique(judged.lengths).tolist()}
+        parts = {label(length): judged.lengths == length for length in np.unique(judged.lengths).tolist()}
         parts["all"] = np.ones(len(true), dtype=bool)
         report[outcome] = {
             name: reliability(predicted[rows], true[rows], judged.groups[rows]) for name, rows in parts.items()

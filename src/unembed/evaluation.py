@@ -21,12 +21,12 @@ from unembed import confidence
 from unembed.devices import accelerator_name
 from unembed.errors import InputError, TokensUnknown
 from unembed.inverter import Inverter
+from unembed.lengths import LENGTHS, WHOLE, label
 from unembed.metrics import Scores, cosine, score_pairs
 from unembed.models.base import Sampling
 from unembed.rare import rare_recall
 from unembed.search.types import SearchConfig
 
-LENGTHS = (4, 8, 16, 32, 64)
 SYSTEMS = ("inverter", "training text", "prior sample")
 
 
@@ -95,7 +95,7 @@ class Evaluation:
         lengths = {}
         for length, systems in self.scores.items():
             rows = [row for row in self.rows if row.length == length]
-            lengths[str(length)] = {
+            lengths[label(length)] = {
                 "n": len(rows),
                 "verified_exact": sum(row.exact for row in rows),
                 "queries_mean": float(np.mean([row.queries for row in rows])),
@@ -128,8 +128,8 @@ class Read(Iterable[str]):
 def cut_texts(
     inverter: Inverter, texts: Iterable[str], lengths: Sequence[int], n: int
 ) -> Iterator[tuple[str, int, str]]:
-    """(id, length, text) for up to n texts of exactly each length. A text gives one row to each length it is long
-    enough for; texts that no cut fits are passed over. No more of `texts` is read than that needs."""
+    """(id, length, text) for up to n texts of exactly each length, or WHOLE. A text gives one row to each length it is
+    long enough for; texts that no cut fits are passed over. No more of `texts` is read than that needs."""
     texts = Read(texts)
     for length in lengths:
         found = 0
@@ -147,7 +147,9 @@ def cut_texts(
 
 
 def _cut(inverter: Inverter, text: str, n: int) -> str | None:
-    """As `Embedder.cut`; in the model's tokens where the embedder shows none."""
+    """As `Embedder.cut`; in the model's tokens where the embedder shows none. WHOLE leaves a text as it is."""
+    if n == WHOLE:
+        return text.strip() or None
     try:
         return inverter.embedder.cut(text, n)
     except TokensUnknown:
@@ -216,9 +218,9 @@ def control_texts(inverter: Inverter, controls: Sequence[str], lengths: list[int
 
 def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
     """Rows, in whatever order → scores by length and system, each with n and a bootstrap interval."""
-    rows = sorted(rows, key=lambda row: (row.length, int(row.id.rpartition("/")[2])))
+    rows = sorted(rows, key=lambda row: (row.length == WHOLE, row.length, int(row.id.rpartition("/")[2])))
     scores: dict[int, dict[str, Scores]] = {}
-    for length in sorted({row.length for row in rows}):
+    for length in dict.fromkeys(row.length for row in rows):
         part = [row for row in rows if row.length == length]
         scores[length] = {
             system: score_pairs(
@@ -247,7 +249,7 @@ def evaluate(
     Args:
         texts: held-out texts, whole; they must not have been trained on.
         config: how hard the search looks; the default is that of `unembed invert`.
-        lengths: in the embedder's tokens.
+        lengths: in the embedder's tokens; WHOLE takes the texts as they are.
         n: texts of each length.
         controls: training texts for the first control; none leaves it out.
         progress: called with the number of rows just finished.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from unembed.metrics import Estimate, bootstrap
+from unembed.metrics import Estimate, share_estimate
 from unembed.scripts import UNSPACED
 
 _MONTH = (
@@ -23,7 +23,8 @@ _MONTH_RU = r"(?:января|февраля|марта|апреля|мая|ию
 # Characters of Chinese or Thai stand next to a number or a Latin word without ending it, so they are no part of one.
 _W = rf"[^\W{UNSPACED}]"
 _START, _END = rf"(?<!{_W})", rf"(?!{_W})"
-_EMAIL = rf"(?:{_W}|[.+-])+@(?:{_W}|-)+(?:\.(?:{_W}|-)+)+"
+# These begin where a run of their characters does, or a long run would be gone through from each of its characters.
+_EMAIL = rf"{_START}(?<![.+-])(?:{_W}|[.+-])++@(?:{_W}|-)+(?:\.(?:{_W}|-)+)+"
 _DATE = (
     rf"\b{_MONTH}\.? \d{{1,2}}(?:st|nd|rd|th)?(?:,? \d{{4}})?\b|\b\d{{1,2}} {_MONTH}(?:,? \d{{4}})?\b"
     rf"|\b\d{{1,2}} {_MONTH_RU}(?: \d{{4}})?\b"
@@ -31,7 +32,7 @@ _DATE = (
     rf"|{_START}\d{{1,4}}[/-]\d{{1,2}}[/-]\d{{1,4}}{_END}|{_START}\d{{1,2}}\.\d{{1,2}}\.\d{{4}}{_END}"
 )
 _PART = rf"(?:{_W}|[.-])"
-_IDENTIFIER = rf"{_START}(?={_PART}*[^\W\d_{UNSPACED}])(?={_PART}*\d){_PART}{{3,}}{_W}"
+_IDENTIFIER = rf"{_START}(?<![.-])(?={_PART}*[^\W\d_{UNSPACED}])(?={_PART}*\d){_PART}{{3,}}{_W}"
 _NUMBER = rf"{_START}\d(?:[\d.,:-]*\d)?"
 # A word inside a sentence: after a word, a comma or a title; whether it begins with a capital is asked for each, since
 # a pattern knows the capitals of English alone. "Dr" and months are no names.
@@ -72,12 +73,17 @@ def _capitalised(word: str) -> bool:
 
 def rare_recall(references: Sequence[str], predictions: Sequence[str]) -> dict[str, Estimate]:
     """Share of the references' strings of each kind that stand whole, in any case, in the prediction of the same row;
-    `n` of each estimate counts strings, and its interval is a bootstrap over them."""
-    hits: dict[str, list[float]] = {}
+    `n` of each estimate counts strings, and its interval is a bootstrap over rows."""
+    hits: dict[str, list[tuple[int, int]]] = {}
     for reference, prediction in zip(references, predictions, strict=True):
         for kind, strings in rare_strings(reference).items():
-            hits.setdefault(kind, []).extend(float(stands_in(string, prediction)) for string in strings)
-    return {kind: bootstrap(hits[kind]) for kind in KINDS if kind in hits}
+            hits.setdefault(kind, []).append((count_in(strings, prediction), len(strings)))
+    return {kind: share_estimate(*zip(*hits[kind], strict=True)) for kind in KINDS if kind in hits}
+
+
+def count_in(strings: Sequence[str], text: str) -> int:
+    """How many of `strings` stand in `text`."""
+    return sum(stands_in(string, text) for string in strings)
 
 
 def stands_in(string: str, text: str) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unembed.errors import InputError
-from unembed.evaluation import LENGTHS
+from unembed.evaluation import SYSTEMS
+from unembed.lengths import LENGTHS, WHOLE
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("squad-greedy", SQUAD, LENGTHS, 300, consensus=1),
         Part("squad-zero", SQUAD, LENGTHS, 300),
         Part("scifact-zero", SCIFACT, (16, 32, 64), 150),
-        Part("pii-zero", PII, (8, 16, 24), 150),
+        Part("pii-zero", PII, (8, 16, 24, WHOLE), 300),
         Part("russian-zero", RUSSIAN, (16,), 100),
         Part("chinese-zero", CHINESE, (16,), 100),
         Part("squad-search", SQUAD, (4, 8, 16, 32), 30, steps=20, sequence_beam_width=4),
@@ -171,7 +172,7 @@ def headline(reports: dict[str, dict[str, Any]]) -> str:
             cell(greedy[length]["systems"]["inverter"]["summary"]["token_f1"], 1, 2),
             cell(first["inverter"]["token_f1"], 1, 2), cell(best["token_f1"], 1, 2),
             cell(best["exact_uncased"], 100, 0), cell(best["bleu"], 1, 1), f"{search[length]['queries_mean']:.0f}",
-            cell(first["training text"]["token_f1"], 1, 2), cell(first["prior sample"]["token_f1"], 1, 2),
+            *(cell(first[name]["token_f1"], 1, 2) if name in first else "" for name in SYSTEMS[1:]),
         ]  # fmt: skip
         lines.append(f"| {length} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -45,8 +45,14 @@ def calibrate(rows: list[str] | str, model: str = "all-MiniLM-L6-v2", plot: str 
     columns = [("outcome", "left"), ("tokens", "right"), ("n", "right"), ("observed %", "right"), ("ECE", "right")]
     columns.append(("by chance", "right"))
     lines = [
-        (NAMES[outcome], name, part.n, f"{100 * part.observed:.1f}", f"{part.ece:.3f} [{part.low:.3f}–{part.high:.3f}]",
-         f"{part.chance:.3f}")
+        (
+            NAMES[outcome],
+            name,
+            part.n,
+            f"{100 * part.observed:.1f}",
+            f"{part.ece:.3f} [{part.low:.3f}–{part.high:.3f}]",
+            f"{part.chance:.3f}",
+        )
         for outcome, parts in report.items()
         for name, part in parts.items()
     ]

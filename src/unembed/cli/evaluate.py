@@ -56,7 +56,7 @@ def evaluate(
             its own lengths, n, steps, consensus and sequence_beam_width.
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder; by default the one that the model was trained on.
-        lengths: cut the texts to these numbers of the embedder's tokens (default 4, 8, 16, 32, 64).
+        lengths: cut the texts to these numbers of the embedder's tokens (default 4, 8, 16, 32, 64); 0 takes them whole.
         n: texts of each length.
         steps: rounds of correction; 0 is the hypothesizer alone.
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
@@ -80,8 +80,9 @@ def evaluate(
         raise InputError(f"n is {n}: at least 1 text of each length is needed")
     from unembed import suites
     from unembed.cli.console import console, progress
-    from unembed.evaluation import LENGTHS, Read, hardware, summarise
+    from unembed.evaluation import Read, hardware, summarise
     from unembed.inverter import Inverter, load
+    from unembed.lengths import LENGTHS
     from unembed.processes import processes
     from unembed.results import write_report
     from unembed.training.config import SourceConfig
@@ -179,13 +180,14 @@ def _measure(
 
 def _table(evaluation: Evaluation) -> Any:  # noqa: ANN401
     from unembed.cli.console import table
+    from unembed.lengths import label
 
     rows = []
     for length, systems in evaluation.scores.items():
         part = [row for row in evaluation.rows if row.length == length]
         for system, scores in systems.items():
             cells = [_estimate(scores.summary[name]) for name in COLUMNS]
-            rows.append((length, len(part), system, *cells))
+            rows.append((label(length), len(part), system, *cells))
     headings = [("exact (uncased)", "right"), ("exact (cased)", "right"), ("token F1", "right"), ("BLEU", "right")]
     headings += [("ROUGE-L", "right"), ("chrF", "right"), ("cosine", "right")]
     return table([("tokens", "right"), ("n", "right"), ("system", "left"), *headings], rows)

@@ -21,6 +21,7 @@ SHOWN = 20
 KEPT_AT_ONCE = 16
 """Records between two writings of the state."""
 LEVEL = 0.05
+RANKED = "p is the rank among these records; --reference makes it a chance"
 
 
 def slots(
@@ -144,9 +145,13 @@ def _judge(rows: list[dict[str, Any]], nothing: list[dict[str, Any]]) -> dict[st
     for name in names:
         for row, p in zip(rows, chances(lambda row, name=name: row["gaps"][name]), strict=True):  # type: ignore[misc]
             row["chances"][name] = p
-        believed = [row for row in rows if row["chances"][name] <= LEVEL]
-        summary[name] = {"records": len(rows), "believed": len(believed)}
-        for key, some in (("right", rows), ("right_of_believed", believed)):
+        summary[name] = {"records": len(rows)}
+        parts = [("right", rows)]
+        if nothing:  # among themselves, one record in twenty is below LEVEL whatever they hold
+            believed = [row for row in rows if row["chances"][name] <= LEVEL]
+            summary[name]["believed"] = len(believed)
+            parts.append(("right_of_believed", believed))
+        for key, some in parts:
             known = [float(row["right"][name]) for row in some if "right" in row]
             if known:
                 summary[name][key] = bootstrap(known).to_dict()
@@ -173,7 +178,8 @@ def _show(rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
             for key, what in (("right", "all"), ("right_of_believed", "these"))
             if key in one
         )
-        out.print(f"{name}: p <= {LEVEL} in {one['believed']} of {one['records']} records{right}", markup=False)
+        count = f"p <= {LEVEL} in {one['believed']} of {one['records']} records" if "believed" in one else RANKED
+        out.print(f"{name}: {count}{right}", markup=False)
 
 
 def _plan(template: Template, at_most: int, shortlist: int, count: int | None) -> str:

@@ -214,7 +214,8 @@ class Search:
         out: list[Proposal] = []
         for proposal in row:
             key = self.embedder.key(proposal.text)
-            if len(out) < room and key and key not in state.seen:
+            # White space is a text of its own to some embedders' keys, and none to encode.
+            if len(out) < room and key.strip() and key not in state.seen:
                 state.seen.add(key)
                 out.append(proposal)
         return out

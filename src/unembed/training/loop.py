@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from unembed.checkpoints import native
 from unembed.devices import training_device
 from unembed.embedders import Embedder, EmbedderSpec, check_match, embedder
-from unembed.errors import InputError, StorageError
+from unembed.errors import CheckpointError, InputError, StorageError
 from unembed.metrics import token_f1
 from unembed.models.base import GREEDY, Sampling
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
@@ -260,7 +260,7 @@ class Trainer:
         if position.step < config.max_steps:
             log.info("stopped at step %d of %d; the same command goes on", position.step, config.max_steps)
         model = self.model()
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and not self._written():
             native.save(model, self.output / "model", training=self._history())
         if config.tracker != "none":
             self.accelerator.end_training()
@@ -271,6 +271,16 @@ class Trainer:
         model = NativeModel(self.net, self.tokenizer, self.spec)
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
+
+    def _written(self) -> bool:
+        """Whether the model's folder holds these very weights. It is left alone then: a calibration may lie in it."""
+        folder = self.output / "model"
+        try:
+            native.load(folder, torch.device("cpu"))  # which finds a missing or changed file
+        except CheckpointError:
+            return False
+        this = {key: value for key, value in self._history().items() if key != "before"}
+        return native.history(folder)[-1] == this
 
     def _history(self) -> dict[str, Any]:
         """What the weights were trained by: this run, and those of the model that it started from."""

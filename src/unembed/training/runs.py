@@ -45,7 +45,9 @@ def carry_out(config: RunConfig, prepare: Callable[[TrainingArguments, Processes
     last = last_whole(output)
     state = last and TrainerState.load_from_json(str(last / STATE))
     steps = steps_of(arguments, len(trainer.order))
-    if state and state.global_step >= steps:  # done: the Trainer would take one more step
+    if last and state and state.global_step >= steps:  # done: the Trainer would take one more step
+        if _since(output / "model", last / STATE):
+            return output / "model"  # left alone: a calibration may lie in it
         trainer.state = state
         trainer._load_best_model()
     else:
@@ -60,6 +62,12 @@ def carry_out(config: RunConfig, prepare: Callable[[TrainingArguments, Processes
         os.replace(writing, output / "model")
     processes.wait()
     return output / "model"
+
+
+def _since(model: Path, state: Path) -> bool:
+    """Whether the model was written after that state."""
+    config = model / "config.json"
+    return config.is_file() and config.stat().st_mtime >= state.stat().st_mtime
 
 
 def begin(config: RunConfig) -> tuple[TrainingArguments, Processes]:

@@ -18,13 +18,13 @@ import numpy as np
 
 from unembed.errors import InputError
 from unembed.inverter import Inverter
-from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs
+from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs, share_estimate
 from unembed.privacy.comparison.attackers import TIMES, Attacker, View, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.retrieval import RetrievalSet, ndcg
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import Defence, defence_class
-from unembed.rare import rare_strings, stands_in
+from unembed.rare import count_in, rare_strings
 from unembed.training.vectors import VectorFolder, write_vectors
 
 ROUNDING = 0.0005
@@ -223,17 +223,13 @@ def _leak(
     cosines = (usable * ground.vectors).sum(axis=1) / np.linalg.norm(ground.vectors, axis=1)
     candidates = np.concatenate([ground.vectors, ground.known, ground.public])
     found = look_up(usable, candidates) == np.arange(len(ground.texts))
-    rare = [
-        float(stands_in(string, text))
-        for reference, text in zip(ground.texts, texts, strict=True)
-        for strings in rare_strings(reference).values()
-        for string in strings
-    ]
+    strings = [[string for kind in rare_strings(text).values() for string in kind] for text in ground.texts]
+    rare = [count_in(known, text) for known, text in zip(strings, texts, strict=True)], list(map(len, strings))
     return Leak(
         name, setting.defence, setting.allowed, setting.strength, setting.loss, attacker.name,
         bootstrap(cosines).to_dict(), bootstrap(found.astype(float)).to_dict(),
         {key: scores[key].to_dict() for key in ("exact_uncased", "token_f1", "bleu")},
-        bootstrap(rare).to_dict() if rare else {},
+        share_estimate(*rare).to_dict() if any(rare[1]) else {},
     )  # fmt: skip
 
 
