@@ -120,6 +120,15 @@ def test_pca_keeps_inner_products_best():
     assert np.linalg.norm(kept) > 0.99 * np.linalg.norm(public[:, np.argsort(-public.std(axis=0))[:16]])
 
 
+@pytest.mark.parametrize("name", [name for name in DEFENCES if defence_class(name).continuous])
+def test_a_ladder_ends_where_little_is_left(name):
+    """Or the strongest setting within a large allowed loss would not be found."""
+    clean = unit(100, 384)
+    guard = defence(name, defence_class(name).settings(384)[-1])
+    seen = guard.queries(clean) @ guard.apply(clean).T  # as a search compares them
+    assert cosines(seen, clean @ clean.T).mean() < 0.8
+
+
 def test_a_rotation_is_a_rotation():
     matrix = defence("rotation", 1, key=3).matrix(D)
     assert np.allclose(matrix @ matrix.T, np.eye(D), atol=1e-9)

@@ -18,7 +18,7 @@ class Purkayastha(Defence):
     name = "purkayastha"
     knob = "ε per radian"
     source = "Weggenmann & Kerschbaum, CCS 2021; for sentence embeddings Du et al., WWW 2023"
-    ladder = (100_000.0, 30_000.0, 15_000.0, 8_000.0, 5_000.0, 3_500.0, 2_500.0, 1_500.0, 800.0)
+    ladder = (100_000.0, 30_000.0, 15_000.0, 8_000.0, 5_000.0, 3_500.0, 2_500.0, 1_500.0, 800.0, 400.0, 200.0)
     continuous = True
     random = True
 
