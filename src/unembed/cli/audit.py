@@ -44,8 +44,10 @@ def audit(
     dry_run: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Say what the vectors of a store give away: a sample is inverted, compared with the true texts where they are
-    known, searched for personal data, and reported. The exit code is 1 where a rule of --fail-on is true.
+    """Say what the vectors of a store give away.
+
+    A sample is inverted, compared with the true texts where they are known, searched for personal data, and reported.
+    The exit code is 1 where a rule of --fail-on is true.
 
     Args:
         store: the vectors: a file, or a store such as qdrant://HOST:PORT/COLLECTION (also --vectors).
@@ -62,7 +64,8 @@ def audit(
         public: a file of texts that are not in the store, for the controls; by default texts of the model's training.
         canaries: what unembed canary score wrote with --output, whose figures the report then holds.
         defences: report.json of unembed defend, the same.
-        fail_on: rules such as pii_recall>0.05, exact_uncased>=0.01 or confidence_good>0.2; give it once for each.
+        fail_on: rules such as pii_recall>0.05, exact_uncased>=0.01 or confidence_good>0.2; where one is true the exit
+            code is 1. Give the flag once for each rule.
         reveal: write the recovered texts into the report; by default they are masked.
         authorised_by: who has allowed this, for the report.
         steps: rounds of correction; 0 is the hypothesizer alone.

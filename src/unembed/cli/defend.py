@@ -33,15 +33,19 @@ def defend(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Compare defences at matched utility: what every attacker still reads where a search loses so and so much.
+    """Compare defences that cost retrieval equally much, against every attacker.
+
+    Matched utility: what every attacker still reads where a search loses so and so much.
 
     Args:
-        corpus: a folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv): utility is nDCG@10 on it, and
-            the attacked texts are cut out of its documents.
+        corpus: a folder in BEIR's layout (corpus.jsonl, queries.jsonl, qrels/test.tsv), or one of MTEB's retrieval sets
+            on the hub, by name, such as scifact, or as hf:OWNER/NAME: utility is nDCG@10 on it, and the attacked texts
+            are cut out of its documents.
         output: folder for leaks.jsonl (the state: the same command goes on), report.json, report.md and pareto.png.
         model: the inverter that the attackers have.
         embedder: by default the one that the model was trained on.
-        defences: some of those that there are; by default all.
+        defences: some of gaussian, uniform, laplace, purkayastha, rounding, quantisation, product-quantisation,
+            truncation, pca, masking, rotation, scale-and-perturb; by default all.
         utility_drop: losses of nDCG@10 that are allowed, in percent.
         pairs: how many known texts the aligning attackers have.
         public: files or folders of texts (text, jsonl, parquet) that are not in the store: on them an inverter is

@@ -44,8 +44,9 @@ def evaluate(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Measure an inverter on texts it has not seen, beside two controls. Started by torchrun or accelerate launch, the
-    processes share the work.
+    """Measure an inverter on texts it has not seen, beside two controls.
+
+    Started by torchrun or accelerate launch, the processes share the work.
 
     Args:
         data: text, jsonl or parquet files of held-out texts (also .gz, .xz), or folders of them; with suite, the folder

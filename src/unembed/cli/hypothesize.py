@@ -14,8 +14,9 @@ def hypothesize(
     dtype: str = "float32",
     quiet: bool = False,
 ) -> int:
-    """Write a first hypothesis for each text of a vector folder: what a corrector is trained on. Several processes
-    (torchrun) share the work.
+    """Write a first hypothesis for each text of a vector folder.
+
+    That is what a corrector is trained on. Several processes (torchrun) share the work.
 
     Args:
         vectors: a folder that `unembed embed` or a training run wrote.

@@ -27,7 +27,7 @@ class SourceConfig:
     limit: int | None = None
     """Read at most this many texts."""
     whole: bool = False
-    """Take texts whole (cut only at the model's limit) instead of random spans of them."""
+    """Take texts whole instead of random spans of them; those beyond the longest of spans.lengths are left out."""
 
 
 @dataclass
@@ -35,15 +35,25 @@ class ModelConfig:
     """The network; see NativeConfig."""
 
     d_model: int = 256
+    """Width: an even number for each of the heads."""
     n_layers: int = 6
+    """Layers."""
     n_heads: int = 4
+    """Attention heads of a layer."""
     target_tokens: int = 8
+    """Soft tokens made of the vector."""
     feedback_tokens: int = 4
+    """Soft tokens made of a hypothesis' vector, and as many of its difference from the target's."""
     max_tokens: int = 128
+    """Longest text, in tokens of the network's own tokenizer."""
     vocab_size: int = 8192
+    """At most; of the tokenizer that is trained where neither `tokenizer` nor `init_from` brings one."""
     reader_width: int = 1024
+    """Hidden units of the reader, a layer that sees the vector once a text; 0: no reader."""
     lexical_head: bool = True
+    """Map the vector straight to vocabulary logits, gated at each position."""
     vector_everywhere: bool = True
+    """Add the projected vector to every text position."""
     centred: bool = False
     """For embedders whose vectors all point much the same way, such as E5."""
 
@@ -53,7 +63,9 @@ class SpanConfig:
     """How texts are cut."""
 
     min_words: int = 1
+    """Words of the shortest span; two characters of a script without spaces are a word."""
     max_words: int = 56
+    """Words of the longest; lengths between the two are drawn log-uniformly, and a shorter text is taken as it is."""
     sentence_start: float = 0.6
     """Share of the spans that begin where a sentence does; the others begin at any word."""
     lengths: list[int] = field(default_factory=lambda: [4, 8, 12, 16, 20, 24, 32, 40, 48, 56, 64, 80, 96])
@@ -65,14 +77,19 @@ class OptimiserConfig:
     """Muon for the hidden matrices, AdamW for the rest."""
 
     muon_lr: float = 0.02
+    """Highest learning rate of Muon; those below are AdamW's."""
     adamw_lr: float | None = None
     """AdamW with this rate for the hidden matrices too, instead of Muon."""
     head_lr: float = 0.003
+    """Of the output layer."""
     reader_lr: float = 0.0003
     """Of the reader and the lexical head: their inputs are many, so each step of AdamW moves the logits far."""
     embed_lr: float = 0.05
+    """Of the token embeddings."""
     vector_lr: float = 0.01
+    """Of what is left: the vectors that mark soft tokens and hypotheses, mixing weights, the lexical head's gate."""
     weight_decay: float = 0.01
+    """Of the hidden matrices; nothing else decays."""
     warmup: float = 0.01
     """Share of the steps over which the learning rate rises linearly."""
     decay: float = 0.5
@@ -90,6 +107,7 @@ class ObjectiveConfig:
     hypothesis_from: float = 0.3
     """Hypotheses begin after this share of the steps: before, the network has nothing worth correcting."""
     hypothesis_temperature: float = 0.7
+    """Temperature at which they are sampled."""
     noise_share: float = 0.1
     """Share of the targets to which Gaussian noise is added (then renormalised)."""
     noise_scale: float = 0.03
@@ -103,11 +121,15 @@ class TrainConfig:
     """One run of `unembed train`. The folder `output` holds its state: the same command continues it."""
 
     output: str
+    """Folder of the run. The model ends up in OUTPUT/model, the curve in OUTPUT/curve.jsonl."""
     corpora: list[SourceConfig] = field(default_factory=list)
+    """Texts to cut into spans and embed on the fly, from one or more sources."""
     data_dir: str = ""
     """Folder from which the relative paths of corpora and heldout start."""
     embedder: str = "all-MiniLM-L6-v2"
+    """Any that `unembed embed` knows, also behind an API; with `vectors` the one that made them."""
     embedder_dtype: str = "float32"
+    """Precision that the embedder computes in."""
     vectors: str | None = None
     """A folder written by `unembed embed`: train on its texts and precomputed vectors instead of `corpora`."""
     tokenizer: str | None = None
@@ -124,6 +146,7 @@ class TrainConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     max_steps: int = 1000
+    """Steps of the whole run, which the learning rates' rise and fall follow."""
     minutes: float | None = None
     """Stop after so many minutes with a checkpoint and the model as it is; the same command goes on."""
     batch_tokens: int = 4096
@@ -131,22 +154,31 @@ class TrainConfig:
     chunk: int = 4096
     """Spans that are cut and embedded at a time."""
     dtype: str = "bfloat16"
+    """Precision that the network computes in: float32 or bfloat16; weights and optimisers stay in float32."""
     compile: bool = False
     """torch.compile the training step: worth its minutes of start-up from about half an hour of training on."""
     threads: int | None = None
+    """Of the CPU; by default as many as torch takes."""
     device: str | None = None
+    """cpu, or by default the accelerator there is (cuda, npu…), one for each process."""
     seed: int = 0
+    """Of new weights, spans, noise, hypotheses and the order of batches."""
     save_minutes: float = 10.0
+    """Write a checkpoint every so many minutes, and at the end."""
     keep: int = 2
     """Checkpoints to keep."""
     compact: bool = False
     """Checkpoints hold int8 weights and no optimisers, about a tenth of the size. A run that goes on from one warms up
     again; it is not the same to the last bit as one that was never stopped."""
     log_every: int = 20
+    """Write the loss every so many steps, and at the end."""
     evaluate_every: int = 500
+    """Measure loss and token F1 on held-out texts every so many steps, and at the end."""
     heldout: list[str] = field(default_factory=list)
-    """Text files that are never trained on; without any, the last 64 texts of the corpora are held out."""
+    """Text files that are never trained on; without any, the last texts of the corpora are held out (`heldout_samples`
+    of them, at most a tenth)."""
     heldout_samples: int = 64
+    """Texts that are measured: so many of the first of each held-out file, or in all those held out of the corpora."""
     tracker: str = "tensorboard"
     """tensorboard, wandb or none."""
 

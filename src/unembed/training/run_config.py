@@ -19,6 +19,7 @@ class RunConfig:
     and every OUTPUT/checkpoint-N is a model folder as well."""
 
     output: str
+    """Folder of the run, its checkpoints and its model."""
     family: str = ""
     """Which one; see `training.families`."""
     texts: list[SourceConfig] = field(default_factory=list)

@@ -29,8 +29,10 @@ class CausalSizes:
 
 @dataclass
 class CausalTrainConfig(StagedConfig):
-    """One stage; see StagedConfig. A corrector goes on from its hypothesizer, whose sizes, tokenizer and wiring it has,
-    and the network that it becomes does both."""
+    """One stage of a causal language model; see StagedConfig.
+
+    A corrector goes on from its hypothesizer, whose sizes, tokenizer and wiring it has, and the network that it becomes
+    does both."""
 
     family: str = "causal"
     """causal."""

@@ -85,7 +85,7 @@ class DAVAETrainConfig(RunConfig):
     encoder: str | None = None
     """Stage vae: a pretrained BERT (hub id or folder) as the encoder, such as bert-base-chinese."""
     sizes: DAVAESizes = field(default_factory=DAVAESizes)
-    """Of what is new."""
+    """Sizes of what is new."""
     beta: BetaConfig = field(default_factory=BetaConfig)
     """Weight of the KL."""
     free_bits_mode: int = 1
