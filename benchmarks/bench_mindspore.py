@@ -3,8 +3,8 @@
     UNEMBED_MINDSPORE_PYTHON=ms/bin/python python benchmarks/bench_mindspore.py [--steps 12]
 
 The two take turns, a step each, so that whatever else the machine does falls on both alike. Wall time and the CPU time
-of the process are both taken: on a shared machine the CPU time is the steadier of the two. MindSpore's step is compiled
-(GRAPH mode); the compilation is timed apart. Figures and their table go to benchmarks/results/.
+of the process are both taken: where other programs run, the CPU time is the steadier of the two. MindSpore's step is
+compiled (GRAPH mode); the compilation is timed apart. Figures and their table go to benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main() -> int:
     machine = figures["hardware"]
     assert isinstance(machine, dict)
     lines += ["", f"Medians of n = {len(counted)} steps of each, in turn, one thread each; {machine['processor']}, "
-              f"{machine['cores']} cores, shared (load {figures['load']:.1f}); MindSpore {figures['mindspore']}, torch "
+              f"{machine['cores']} cores, load {figures['load']:.1f}; MindSpore {figures['mindspore']}, torch "
               f"{machine['torch']}. T5 of {SIZES['num_layers']} + {SIZES['num_layers']} layers, width "
               f"{SIZES['d_model']}, {ROWS} texts of {LENGTH} tokens, float32. MindSpore's first step, which compiles: "
               f"{compile_cpu:.0f} s of CPU time."]  # fmt: skip

@@ -212,7 +212,7 @@ def tables(results: dict[str, Any]) -> str:
     machine = settings["hardware"]
     lines = [
         f"Vectors of {DIM} float32 numbers in batches of {BATCH}, best of {settings['repetitions']} runs, each in a "
-        f"process of its own; {machine['processor']}, {machine['cores']} cores shared with other work.",
+        f"process of its own; {machine['processor']}, {machine['cores']} cores, measured while other programs ran.",
         "",
         "| store | vectors | filled in s | vectors/s | per CPU second | MB, opened | MB, most |",
         "|---|--:|--:|--:|--:|--:|--:|",
