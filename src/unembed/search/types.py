@@ -87,8 +87,8 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, variation, regrowth, crossover, substitution, insertion, deletion or
-    move."""
+    """Which move made it: hypothesis, correction, variation, regrowth, recombination, or of the edits crossover,
+    substitution, insertion, deletion or move."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 
