@@ -299,8 +299,8 @@ def test_the_page_of_a_comparison_says_what_each_loss_buys():
     page = as_markdown({"settings": settings, "matched": matched, "attackers": {}, "worst": worst, "leaks": worst})
     rows = page.split("## What each loss")[1].split("## The least")[0].splitlines()
     assert [row.replace(" ", "") for row in rows if row.startswith("|")] == [
-        "|defence|1%|10%|", "|---|---|---|", "|none|0.60(0.56–0.64)static|0.60(0.56–0.64)static|",
-        "|a|0.50(0.46–0.54)aware|–|", "|b|–|–|",
+        "|defence|1%|10%|", "|---|---|---|", "|none|0:0.60(0.56–0.64)static|0:0.60(0.56–0.64)static|",
+        "|a|1:0.50(0.46–0.54)aware|–|", "|b|–|–|",
     ]  # fmt: skip
     assert "1. a 1: token F1 0.50 for 1.0 % of nDCG@10 (aware)" in page
 

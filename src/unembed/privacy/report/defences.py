@@ -29,7 +29,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
         "## What each loss of nDCG@10 buys",
         "",
-        "Token F1 of the worst attacker, and who that is; a dash where even the mildest setting costs more.",
+        "The setting, the token F1 of the worst attacker there, and who that is; a dash where even the mildest setting "
+        "costs more.",
         "",
         *_overview(report),
         "",
@@ -70,7 +71,7 @@ def _overview(report: Mapping[str, Any]) -> list[str]:
 def _answer(leak: Mapping[str, Any] | None) -> str:
     if leak is None:
         return NONE
-    return f"{span(leak['scores']['token_f1']).format(2)} {leak['attacker']}"
+    return f"{leak['strength']:.4g}: {span(leak['scores']['token_f1']).format(2)} {leak['attacker']}"
 
 
 def once(worst: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
