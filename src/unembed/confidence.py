@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unembed.errors import CheckpointError, InputError, StorageError, require
-from unembed.lengths import label
+from unembed.lengths import in_order, label
 from unembed.metrics import exact_match, token_f1, words
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def calibrate(judged: Judged, weights: str) -> tuple[Calibration, dict[str, dict
             continue
         fits[outcome] = fit(judged.evidence, true)
         predicted = across_folds(judged.evidence, true, judged.groups)
-        parts = {label(length): judged.lengths == length for length in np.unique(judged.lengths).tolist()}
+        parts = {label(length): judged.lengths == length for length in in_order(judged.lengths.tolist())}
         parts["all"] = np.ones(len(true), dtype=bool)
         report[outcome] = {
             name: reliability(predicted[rows], true[rows], judged.groups[rows]) for name, rows in parts.items()

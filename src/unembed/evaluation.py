@@ -21,7 +21,7 @@ from unembed import confidence
 from unembed.devices import accelerator_name
 from unembed.errors import InputError, TokensUnknown
 from unembed.inverter import Inverter
-from unembed.lengths import LENGTHS, WHOLE, label
+from unembed.lengths import LENGTHS, WHOLE, in_order, label
 from unembed.metrics import Scores, cosine, score_pairs
 from unembed.models.base import Sampling
 from unembed.rare import rare_recall
@@ -218,9 +218,10 @@ def control_texts(inverter: Inverter, controls: Sequence[str], lengths: list[int
 
 def summarise(rows: Sequence[Row], settings: dict[str, Any]) -> Evaluation:
     """Rows, in whatever order → scores by length and system, each with n and a bootstrap interval."""
-    rows = sorted(rows, key=lambda row: (row.length == WHOLE, row.length, int(row.id.rpartition("/")[2])))
+    order = in_order(row.length for row in rows)
+    rows = sorted(rows, key=lambda row: (order.index(row.length), int(row.id.rpartition("/")[2])))
     scores: dict[int, dict[str, Scores]] = {}
-    for length in dict.fromkeys(row.length for row in rows):
+    for length in order:
         part = [row for row in rows if row.length == length]
         scores[length] = {
             system: score_pairs(
