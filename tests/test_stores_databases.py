@@ -316,7 +316,7 @@ def test_codes_come_out_decoded_and_what_cannot_be_decoded_says_so(tmp_path, vec
         batch = read_vectors(str(tmp_path / "some.faiss"))
         assert batch.ids[:2] == ["0", "1"] and (batch.vectors * many).sum(axis=1).mean() > 0.7, kind
     hashes = faiss.IndexIVFSpectralHash(faiss.IndexFlatL2(D), D, 4, 32, 1.0)
-    for one_way in (hashes, faiss.index_factory(D, "IVF4,PQ8x4fs")):
+    for one_way in (hashes, faiss.index_factory(D, "IVF4,PQ8x4fs"), faiss.index_factory(D, "OPQ8,IVF4,PQ8x4fs")):
         one_way.train(many)
         one_way.add(many)
         faiss.write_index(one_way, str(tmp_path / "one-way.faiss"))
@@ -324,6 +324,53 @@ def test_codes_come_out_decoded_and_what_cannot_be_decoded_says_so(tmp_path, vec
             open_vectors(str(tmp_path / "one-way.faiss"))
     (tmp_path / "some.faiss").write_bytes(b"not an index")
     with pytest.raises(StorageError, match="damaged"):
+        open_vectors(str(tmp_path / "some.faiss"))
+
+
+@pytest.mark.parametrize("kind", ["IVF4,Flat", "IVF4,PQ8", "IVF4,SQ8", "PCA16,IVF4,Flat", "OPQ8,IVF4,PQ8x4"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_vectors_of_an_inverted_file_are_found_whatever_their_ids(kind, wrapped, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((400, 16), dtype=np.float32)
+    ids = rng.permutation(400) * 7 + 10_000
+    made = faiss.index_factory(16, ("IDMap2," if wrapped else "") + kind)
+    made.train(rows)
+    made.add_with_ids(rows, ids)
+    made.remove_ids(ids[:50])
+    faiss.write_index(made, str(tmp_path / "some.faiss"))
+    with open_vectors(str(tmp_path / "some.faiss")) as source:
+        batches = list(source.batches(64))
+        assert source.own_ids and source.count == 350 and [len(batch.ids) for batch in batches] == [*[64] * 5, 30]
+    found = {name: vector for batch in batches for name, vector in zip(batch.ids, batch.vectors, strict=True)}
+    assert found.keys() == {str(i) for i in ids[50:]}
+    expected = rows
+    if "Flat" not in kind or "PCA" in kind:  # what its codes stand for, or its transformation keeps
+        plain = faiss.index_factory(16, kind)
+        plain.train(rows)
+        plain.add(rows)
+        expected = plain.reconstruct_n(0, 400)
+    for i in range(50, 400):
+        assert np.allclose(found[str(ids[i])], expected[i], atol=1e-5), i
+
+
+def test_an_inverted_file_without_ids_of_its_own_keeps_the_order_of_its_rows(tmp_path, vectors):
+    faiss = pytest.importorskip("faiss")
+    made = faiss.index_factory(D, "IDMap,IVF4,Flat")
+    made.train(vectors)
+    made.add_with_ids(vectors, np.arange(N) + 100)
+    for index, ids, fields in (
+        (made.index, range(N), {}),
+        (made, range(100, 100 + N), {}),
+        (made, range(N), {"ids_field": ""}),
+    ):
+        faiss.write_index(faiss.downcast_index(index), str(tmp_path / "some.faiss"))
+        batch = read_vectors(str(tmp_path / "some.faiss"), **fields)
+        assert batch.ids == [str(i) for i in ids] and np.array_equal(batch.vectors, vectors)
+    made.remove_ids(np.array([100]))
+    made.add_with_ids(vectors[:1], np.array([999]))
+    faiss.write_index(made, str(tmp_path / "some.faiss"))
+    with pytest.raises(InputError, match="which vector has which id is lost"):
         open_vectors(str(tmp_path / "some.faiss"))
 
 

@@ -1,6 +1,7 @@
 """Vectors in a FAISS index: `index.faiss`, or `faiss:FILE` for any name. Needs the extra `faiss`.
 
-What an index keeps as codes (PQ, scalar quantisers) comes out decoded. Ids are those of an IndexIDMap, or row numbers.
+What an index keeps as codes (PQ, scalar quantisers) comes out decoded. Ids are those of an IndexIDMap or of an IndexIVF
+that was given some, or row numbers.
 """
 
 from __future__ import annotations
@@ -36,26 +37,74 @@ class FaissSource(VectorSource):
         if isinstance(index, faiss.IndexIDMap):  # IndexIDMap2 is one
             self._ids = faiss.vector_to_array(index.id_map)
             index = faiss.downcast_index(index.index)
-            self.own_ids = True
         self._index, self.count, self.dim = index, index.ntotal, index.d
         if not self.count:
             raise InputError(f"{source}: an empty index; give one with at least one vector")
-        lost = isinstance(index, faiss.IndexIVFFastScan)  # FAISS crashes on asking these for their vectors
+        self._transformed = isinstance(index, faiss.IndexPreTransform)
+        self._inner = faiss.downcast_index(index.index) if self._transformed else index
+        # FAISS crashes on asking these for their vectors.
+        lost = isinstance(self._inner, faiss.IndexIVFFastScan)
+        self._places = None
+        if isinstance(self._inner, faiss.IndexIVF) and not lost:
+            self._find_places()
+        self.own_ids = self._ids is not None
+        if ids_field == "":
+            self._ids, self.own_ids = None, False
         try:
-            lost = lost or index.reconstruct_n(0, 1) is None
+            lost = lost or self._vectors(0, 1) is None
         except RuntimeError:
             lost = True
         if lost:
             raise InputError(
-                f"{source}: {type(index).__name__} keeps nothing that vectors could be made of again; export them "
-                "from where the index was built"
+                f"{source}: {type(self._inner).__name__} keeps nothing that vectors could be made of again; export "
+                "them from where the index was built"
             )
+
+    def _find_places(self) -> None:
+        """Where each vector of an IndexIVF lies, (list, place in it) [n, 2], in the order of the index's own ids.
+
+        Its `reconstruct_n` goes by these ids, and leaves the rows empty where they are not the row numbers.
+        """
+        faiss = require("faiss", "faiss")
+        lists = self._inner.invlists
+        ids, places = [], []
+        with readable(self.source):
+            for number in range(self._inner.nlist):
+                size = lists.list_size(number)
+                if size:
+                    ids.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
+                    places.append(np.stack([np.full(size, number), np.arange(size)], axis=1))
+            own, self._places = np.concatenate(ids), np.concatenate(places)
+        order = np.argsort(own, kind="stable")
+        own, self._places = own[order], self._places[order]
+        if self._ids is None:
+            self._ids = None if np.array_equal(own, np.arange(self.count)) else own
+        elif len(np.unique(own)) != len(self._ids):
+            # An IndexIDMap numbers its vectors anew where some are removed, the IndexIVF in it does not.
+            raise InputError(
+                f"{self.source}: which vector has which id is lost, as vectors were added after others were removed; "
+                "build the index anew"
+            )
+
+    def _vectors(self, start: int, n: int) -> np.ndarray:
+        """n rows, float32 [n, d]."""
+        if self._places is None:
+            return np.asarray(self._index.reconstruct_n(start, n))
+        faiss = require("faiss", "faiss")
+        found = np.empty((n, self._inner.d), dtype=np.float32)
+        for row, (number, place) in zip(found, self._places[start : start + n].tolist(), strict=True):
+            self._inner.reconstruct_from_offset(number, place, faiss.swig_ptr(row))
+        if not self._transformed:
+            return found
+        back = np.empty((n, self.dim), dtype=np.float32)
+        self._index.reverse_chain(n, faiss.swig_ptr(found), faiss.swig_ptr(back))
+        return back
 
     def _read(self, size: int) -> Iterator[VectorBatch]:
         for start in range(0, self.count, size):
             n = min(size, self.count - start)
             with readable(self.source):
-                vectors = np.asarray(self._index.reconstruct_n(start, n))
+                vectors = self._vectors(start, n)
             ids = range(start, start + n) if self._ids is None else self._ids[start : start + n]
             yield VectorBatch([str(i) for i in ids], vectors, None)
 
