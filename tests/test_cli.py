@@ -256,6 +256,57 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(command,
     assert (tmp_path / "mine.txt").read_text() == "precious\n"
 
 
+def test_a_run_is_not_resumed_with_other_vectors(command, refused, tmp_path, vectors, monkeypatch):
+    out = tmp_path / "out.jsonl"
+
+    def arguments(name="v.npz", *more):
+        return ["invert", "--vectors", tmp_path / name if name != "-" else "-", *GREEDY, "-o", out, *more]
+
+    def save(one, ids="abc"):
+        np.savez(tmp_path / "v.npz", one=one, other=vectors[3:], ids=np.array(list(ids)), more=np.array(list("xyz")))
+
+    def pipe(one):
+        lines = "".join(json.dumps(vector.tolist()) + "\n" for vector in one)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+
+    save(vectors[:3])
+    assert command(*arguments("v.npz", "--vector-field", "one"))[0] == 0
+    before = out.read_bytes()
+    assert "vector_field" in refused(*arguments("v.npz", "--vector-field", "other"))
+    assert "ids_field" in refused(*arguments("v.npz", "--vector-field", "one", "--ids-field", "more"))
+    save(vectors[[0, 1, 3]])
+    assert "row 'c' was made of another vector" in refused(*arguments("v.npz", "--vector-field", "one"))
+    save(vectors[:3], "def")
+    assert "results of other vectors" in refused(*arguments("v.npz", "--vector-field", "one"))
+    assert out.read_bytes() == before
+    pipe(vectors[:2])
+    assert command(*arguments("-", "--overwrite"))[0] == 0
+    pipe(vectors[:3])
+    assert command(*arguments("-"))[0] == 0 and list(texts_in(out)) == ["0", "1", "2"], "more of the same goes on"
+    pipe(vectors[1:4])
+    message = refused(*arguments("-"))
+    assert "row '0' was made of another vector" in message and "--overwrite" in message
+    rows = [{key: value for key, value in row.items() if key != "vector_hash"} for row in read_results(out)[1]]
+    header = out.read_bytes().split(b"\n")[0]
+    out.write_bytes(b"\n".join([header, *(json.dumps(row).encode() for row in rows), b""]))
+    pipe(vectors[:3])
+    assert command(*arguments("-"))[0] == 0, "what was written before rows named their vectors goes on as it did"
+
+
+def test_no_password_is_written_or_shown(command, refused, tmp_path, vectors, monkeypatch):
+    from unembed.stores.files import open_source
+
+    address = "pgvector:postgresql://ann:s3cret@host/docs"
+    np.save(tmp_path / "v.npy", vectors[:1])
+    monkeypatch.setattr(
+        "unembed.stores.pgvector.open_source", lambda source, **fields: open_source(str(tmp_path / "v.npy"), **fields)
+    )
+    assert command("invert", "--vectors", address, *GREEDY, "-o", tmp_path / "out.jsonl")[0] == 0
+    text = (tmp_path / "out.jsonl").read_text()
+    assert "postgresql://ann@host/docs" in text and "s3cret" not in text
+    assert "s3cret" not in refused("invert", "--vectors", "mysql://ann:s3cret@host/docs")
+
+
 def test_a_dry_run_says_the_cost_and_loads_nothing(command, tmp_path, npy, monkeypatch):
     monkeypatch.setattr("unembed.inverter.load", lambda *arguments, **options: pytest.fail("a model was loaded"))
     code, out, _ = command(

@@ -174,6 +174,31 @@ def test_by_command_and_again(command, files, minilm):
     assert plan == "30 combinations: 44 texts embedded for all, at most 4 for each record, 92 in all\n"
 
 
+def test_a_run_is_not_resumed_with_other_records(command, refused, files, minilm, monkeypatch):
+    from unembed.stores.files import open_source
+
+    out = files / "run"
+    arguments = ask(files, "--reference", files / "others.npy", "-o", out)
+    assert command(*arguments)[0] == 0
+    whole, others = (out / "fillings.jsonl").read_bytes(), np.load(files / "others.npy")
+    np.save(files / "others.npy", others[::-1])
+    assert "row 'reference/0' was made of another vector" in refused(*arguments)
+    np.save(files / "others.npy", others)
+    stored = dict(np.load(files / "store.npz"))
+    np.savez(files / "store.npz", **{**stored, "ids": np.roll(stored["ids"], 1)})
+    message = refused(*arguments)
+    assert "row 'record/r11' was made of another vector" in message and "--overwrite" in message
+    assert (out / "fillings.jsonl").read_bytes() == whole
+    monkeypatch.setattr(
+        "unembed.stores.pgvector.open_source", lambda source, **fields: open_source(str(files / "others.npy"))
+    )
+    address = "pgvector:postgresql://ann:s3cret@host/docs"
+    lists = ["--candidates", files / "lists.yaml", "--reference", address, "-o", out, "--overwrite"]
+    assert command("slots", "--template", TEXT, *lists, "--vectors", address)[0] == 0
+    for name in ("fillings.jsonl", "report.json"):
+        assert "s3cret" not in (out / name).read_text() and "ann@host" in (out / name).read_text()
+
+
 def test_commands_refuse(refused, files):
     assert "has no slot" in refused(*ask(files, template="Patient ___"))
     np.save(files / "narrow.npy", np.eye(3, 7))

@@ -8,7 +8,7 @@ row with a unique text `id`. What is promised:
   write is taken back to the last whole row.
 - No id is ever written twice, and two processes cannot write to one file: it is locked.
 - A file that is not ours, or that comes from other settings, is refused and left as it is; `overwrite` replaces
-  results, never foreign files.
+  results, never foreign files. Rows with a `vector_hash` are refused, too, once another vector has their id.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class ResultFile:
             "config_hash": config_hash(config),
             "config": _plain(config),
         }
-        self._done: set[str] = set()
+        self._done: dict[str, str | None] = {}  # id -> vector_hash
         self._end = 0  # size of the file up to and with the last whole row
         self._lock_file: Path | None = None
         self._fd: int | None = self._open()
@@ -244,7 +244,7 @@ class ResultFile:
                 self._end = file.tell()
                 for end, row in _rows(self.path, file):
                     self._end = end
-                    self._done.add(row["id"])
+                    self._done[row["id"]] = row.get("vector_hash")
         torn = os.fstat(self._fd).st_size - self._end
         if torn:
             if self._end:
@@ -285,6 +285,18 @@ class ResultFile:
         """The ids that are in the file (a copy)."""
         return set(self._done)
 
+    def check_vectors(self, hashes: Mapping[str, str]) -> None:
+        """Raise InputError where a row in the file was made of another vector than the one that has its id now.
+
+        hashes: id -> `unembed.stores.vector_hash`. Rows that say nothing of their vector pass.
+        """
+        for name, now in hashes.items():
+            if self._done.get(name, now) not in (now, None):
+                raise InputError(
+                    f"{self.path}: its row {name!r} was made of another vector than the one with this id now; give "
+                    "another -o, or --overwrite to start afresh"
+                )
+
     def append(self, rows: Sequence[Mapping[str, Any]]) -> int:
         """Write rows, each with a text under "id", and return how many were new.
 
@@ -294,24 +306,25 @@ class ResultFile:
         fails: the file then ends with its last whole row, and the same call may be made again.
         """
         new: dict[str, bytes] = {}
+        hashes: dict[str, str | None] = {}
         for index, row in enumerate(rows):
             name = row.get("id")
             if not isinstance(name, str):
                 raise InputError(f"row {index} has no text under 'id' but {name!r}; give each row its vector's id")
             if name not in self._done and name not in new:
-                new[name] = _line(row)
+                new[name], hashes[name] = _line(row), row.get("vector_hash")
         if not new:
             return 0
         start = self._end
         try:
             self._write(b"".join(new.values()))
-            self._done.update(new)
+            self._done.update((name, hashes[name]) for name in new)
         except StorageError:
             # The rows that reached the disk whole are in the file, and stay done.
             for name, line in new.items():
                 start += len(line)
                 if start <= self._end:
-                    self._done.add(name)
+                    self._done[name] = hashes[name]
             raise
         except BaseException:
             # Ctrl-C at any point above: only reading the file again can tell what is in it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from unembed.inverter import Inverter
     from unembed.search.types import Inversion, SearchConfig
     from unembed.stores import VectorSource
+
+logger = logging.getLogger(__name__)
 
 
 def invert(
@@ -80,8 +83,10 @@ def invert(
     from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
     from unembed.plots import plot_traces
+    from unembed.stores.address import without_password
 
-    source = _Source(None if text is None else [text], vectors, ids_field, vector_field, limit)
+    fields = {"ids_field": ids_field, "vector_field": vector_field}
+    source = _Source(None if text is None else [text], vectors, fields, limit)
     config = Inverter.search_config(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget,
         prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once,
@@ -101,8 +106,10 @@ def invert(
             "steps": steps, "consensus": consensus, "sequence_beam_width": sequence_beam_width, "budget": budget,
             "seed": seed,
             "prior_weight": prior_weight, "targets_at_once": targets_at_once, "normalize": normalize,
-            "candidates": candidates, "trace": trace, "source": vectors or source.texts,
+            "candidates": candidates, "trace": trace,
+            "source": without_password(vectors) if vectors else source.texts,
             **({"model_dtype": model_dtype} if model_dtype else {}),
+            **{key: name for key, name in fields.items() if name is not None},
         }  # fmt: skip
         file = ResultFile(output, settings, kind="invert", overwrite=overwrite)
         done = file.done()
@@ -110,6 +117,9 @@ def invert(
     with file or nullcontext(), progress(limit, "invert", quiet) as bar:
         for ids, batch, first, count in source.chunks(inverter, targets_at_once):
             bar.total = count
+            hashes = source.hashes(ids, batch) if file else {}
+            if file:
+                _refuse_others(file, ids, hashes, first)
             # Chunks are cut by position and searched whole, so that a run that was stopped finds the same texts as one
             # that was not.
             if not set(ids) <= done:
@@ -118,7 +128,8 @@ def invert(
                 seconds = round((time.perf_counter() - began) / len(ids), 4)
                 chunk = []
                 for name, inversion in zip(ids, found, strict=True):
-                    row = {"id": name, **inversion.to_dict(), "seconds": seconds}
+                    made_of = {"vector_hash": hashes[name]} if hashes else {}
+                    row = {"id": name, **made_of, **inversion.to_dict(), "seconds": seconds}
                     chunk.append({key: value for key, value in row.items() if not left_out.get(key)})
                 kept += found if plot or (trace and not file) else []
                 if file:
@@ -133,14 +144,25 @@ def invert(
     return 0
 
 
+def _refuse_others(file: ResultFile, ids: list[str], hashes: dict[str, str], first: int) -> None:
+    """InputError where the file holds results of other vectors than these, of which the first is number `first`."""
+    file.check_vectors(hashes)
+    done = file.done() if first == 0 else set()
+    if done and done.isdisjoint(ids):  # a run begins at the beginning
+        raise InputError(
+            f"{file.path}: holds results of other vectors, none of them with the id {ids[0]!r} or one of those that "
+            "follow; give another -o, or --overwrite to start afresh"
+        )
+
+
 @dataclass
 class _Source:
     """Where the vectors come from: texts to embed, or a file."""
 
     texts: list[str] | None
     vectors: str | None
-    ids_field: str | None
-    vector_field: str | None
+    fields: dict[str, str | None]
+    """Names of the fields with ids and vectors, as `open_vectors` takes them."""
     limit: int | None
 
     def __post_init__(self) -> None:
@@ -161,7 +183,13 @@ class _Source:
     def _open(self) -> VectorSource:
         from unembed.stores import open_vectors
 
-        return open_vectors(str(self.vectors), ids_field=self.ids_field, vector_field=self.vector_field)
+        return open_vectors(str(self.vectors), text_field="", **self.fields)
+
+    def hashes(self, ids: list[str], batch: Any) -> dict[str, str]:  # noqa: ANN401
+        """Id → hash of its vector; nothing of texts, which stand among the settings themselves."""
+        from unembed.stores import vector_hash
+
+        return {} if self.texts is not None else dict(zip(ids, map(vector_hash, batch), strict=True))
 
     def chunks(self, inverter: Inverter, size: int) -> Iterator[tuple[list[str], Any, int, int | None]]:
         """(ids, vectors, number of the first, total or None), `size` at a time."""

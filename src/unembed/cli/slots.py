@@ -66,6 +66,7 @@ def slots(
     from unembed.privacy.probes.slots import Filler, parse, read_candidates
     from unembed.results import ResultFile, write_report
     from unembed.stores import open_vectors
+    from unembed.stores.address import without_password
 
     lists = read_candidates(candidates)
     made = open_embedder(embedder, device=device)
@@ -76,7 +77,8 @@ def slots(
             console().print(_plan(parsed, at_most, shortlist, source.count), markup=False)
         return 0
     settings = {
-        "template": template, "candidates": parsed.slots, "vectors": vectors, "reference": reference, "seed": seed,
+        "template": template, "candidates": parsed.slots, "vectors": without_password(vectors),
+        "reference": reference and without_password(reference), "seed": seed,
         "embedder": made.spec.to_dict(), "at_most": at_most, "shortlist": shortlist, **fields,
     }  # fmt: skip
     kept = ResultFile(Path(output) / "fillings.jsonl", settings, kind="slots", overwrite=overwrite) if output else None
@@ -86,7 +88,7 @@ def slots(
         nothing = _filled(filler, reference, "reference", {}, kept, quiet) if reference else []
     for address, found in ((vectors, rows), (reference, nothing)):
         if address and not found:
-            raise InputError(f"{address}: holds no usable vector (all are zero, NaN or infinite)")
+            raise InputError(f"{without_password(address)}: holds no usable vector (all are zero, NaN or infinite)")
     summary = _judge(rows, nothing)
     rows.sort(key=lambda row: (row["p"], -row["gap"]))
     _show(rows, summary)
@@ -99,24 +101,30 @@ def slots(
 def _filled(
     filler: Filler, address: str, kind: str, fields: dict[str, Any], kept: ResultFile | None, quiet: bool
 ) -> list[dict[str, Any]]:
-    """The best filling of each usable vector, as rows; those that are in the file already are not made again."""
+    """The best filling of each usable vector, as rows; those that are in the file already are not made again. Raises
+    InputError where such a row was made of another vector."""
     from unembed.cli.console import progress
     from unembed.privacy.probes.stored import directions
     from unembed.rare import stands_in
     from unembed.results import read_results
-    from unembed.stores import open_vectors
+    from unembed.stores import open_vectors, vector_hash
 
     done = {row["id"]: row for row in read_results(kept.path)[1]} if kept else {}
     rows = []
     with open_vectors(address, **fields) as source, progress(source.count, kind, quiet) as bar:
         for batch, left_out in directions(source, filler.embedder.spec.dim):
             names = [f"{kind}/{name}" for name in batch.ids]
+            hashes = dict(zip(names, map(vector_hash, batch.vectors), strict=True)) if kept else {}
+            if kept:
+                kept.check_vectors(hashes)
             new = [i for i, name in enumerate(names) if name not in done]
             for start in range(0, len(new), KEPT_AT_ONCE):
                 part = new[start : start + KEPT_AT_ONCE]
                 made = []
                 for i, filling in zip(part, filler.fill(batch.vectors[part]), strict=True):
                     row = {"id": names[i], "record": batch.ids[i], **asdict(filling), "gap": filling.gap}
+                    if kept:
+                        row["vector_hash"] = hashes[names[i]]
                     if batch.texts:
                         row["right"] = {name: stands_in(one, batch.texts[i]) for name, one in filling.values.items()}
                     made.append(row)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from unembed.stores.base import VectorBatch, VectorSource, open_vectors, read_vectors
+from unembed.stores.base import VectorBatch, VectorSource, open_vectors, read_vectors, vector_hash
 
-__all__ = ["VectorBatch", "VectorSource", "open_vectors", "read_vectors"]
+__all__ = ["VectorBatch", "VectorSource", "open_vectors", "read_vectors", "vector_hash"]

@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from unembed.errors import InputError
+from unembed.stores.address import without_password
 
 # kind of "KIND:..." -> "module:function". Modules are imported only when one of their sources is opened.
 SCHEMES: dict[str, str] = {
@@ -120,6 +121,11 @@ class VectorSource(ABC):
         self.close()
 
 
+def vector_hash(vector: np.ndarray) -> str:
+    """A short name of a vector [d] as it is stored, by which a resumed run sees whether it is still the same one."""
+    return hashlib.sha256(np.ascontiguousarray(vector).tobytes()).hexdigest()[:16]
+
+
 def _mixed(name: str, seed: int) -> int:
     """A number that depends on an id and a seed alone."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")
@@ -145,7 +151,8 @@ def open_vectors(
     target = SCHEMES.get(kind, _FILES)
     if "://" in source and kind not in SCHEMES:
         known = ", ".join(f"{name}:" for name in sorted(SCHEMES))
-        raise InputError(f"{source}: no store of kind {kind!r}; give one of {known}, or a file")
+        shown = without_password(source)
+        raise InputError(f"{shown}: no store of kind {kind!r}; give one of {known}, or a file")
     module, function = target.split(":")
     opener: Any = getattr(importlib.import_module(module), function)
     return opener(source, ids_field=ids_field, vector_field=vector_field, text_field=text_field)

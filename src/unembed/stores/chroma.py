@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from unembed.errors import InputError, StorageError, require
-from unembed.stores.address import existing, one_of, split
+from unembed.stores.address import existing, one_of, split, without_password
 from unembed.stores.base import VectorBatch, VectorSource
 from unembed.stores.fields import reached
 
@@ -31,8 +31,8 @@ class ChromaSource(VectorSource):
     _copy: tempfile.TemporaryDirectory[str] | None = None
 
     def __init__(self, source: str, text_field: str | None) -> None:
-        self.source = source
         place, asked = split(source)
+        source = self.source = without_password(source)
         try:
             with reached(source):
                 client = self._connect(place)

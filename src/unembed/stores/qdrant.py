@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from unembed.errors import InputError, require
-from unembed.stores.address import existing, one_of, split
+from unembed.stores.address import existing, one_of, split, without_password
 from unembed.stores.base import VectorBatch, VectorSource
 from unembed.stores.fields import TEXTS, choose, reached
 
@@ -38,9 +38,10 @@ class QdrantSource(VectorSource):
     _client: Any = None
 
     def __init__(self, source: str, vector_field: str | None, text_field: str | None) -> None:
+        address, source = source, without_password(source)
         self.source = source
         try:
-            asked = self._connect(source)
+            asked = self._connect(address)
             with reached(source):
                 names = [entry.name for entry in self._client.get_collections().collections]
             self._name = one_of(source, "collection", names, asked)
@@ -71,14 +72,14 @@ class QdrantSource(VectorSource):
             key = os.environ.get("QDRANT_API_KEY")
             if key and place.startswith("http://") and urlsplit(place).hostname not in LOOPBACK:
                 log.warning("QDRANT_API_KEY goes unencrypted to %s: use https", urlsplit(place).hostname)
-            with reached(source), warnings.catch_warnings():
+            with reached(self.source), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Api key is used with an insecure")  # which is said above
                 self._client = client(url=place, api_key=key, timeout=TIMEOUT, check_compatibility=False)
             return asked
-        folder = existing(source, Path(place))
+        folder = existing(self.source, Path(place))
         if not (folder / "meta.json").is_file():  # its local mode would begin a new store there
-            raise InputError(f"{source}: {folder} is no folder of Qdrant's local mode (meta.json is missing)")
-        with reached(source):
+            raise InputError(f"{self.source}: {folder} is no folder of Qdrant's local mode (meta.json is missing)")
+        with reached(self.source):
             self._client = client(path=str(folder))
         return asked
 
