@@ -177,6 +177,29 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
     assert "n: 3 there, 2 now" in refused(*[2 if word == "3" else word for word in arguments], tmp_path / "part.json")
 
 
+def test_an_evaluation_is_not_resumed_with_other_texts(command, refused, tmp_path):
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.json"
+    texts = EXAMPLES.read_text(encoding="utf-8").splitlines()
+    flags = ["--lengths", "[4]", "--n", "2", "--steps", "0", "--quiet", "true", "-o", out]
+    arguments = ["evaluate", "--data", data, *flags]
+
+    def save(first, second):
+        rows = [{"text": text, "title": other} for text, other in zip(first, second, strict=True)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    save(texts[:4], texts[4:8])
+    assert command(*arguments)[0] == 0
+    before = (tmp_path / "out.rows.jsonl").read_bytes()
+    for change in (lambda: save(texts[4:8], texts[:4]), lambda: save(["Too short."] + texts[1:4], texts[4:8])):
+        change()
+        message = refused(*arguments)
+        assert "row 4/0 is of another text than" in message and "--overwrite" in message
+    save(texts[:4], texts[4:8])
+    assert "--field" in refused(*arguments, "--field", "title")
+    assert command(*arguments)[0] == 0, "the same texts again"
+    assert (tmp_path / "out.rows.jsonl").read_bytes() == before
+
+
 def test_a_suite_measures_all_its_parts_and_writes_the_tables(command, refused, tmp_path, monkeypatch):
     tiny = (
         suites.Part("squad-greedy", "held_a", (4, 8), 2, consensus=1),

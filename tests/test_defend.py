@@ -139,6 +139,17 @@ def test_the_command_reports_the_worst_and_goes_on_where_it_was(command, corpus,
     )
 
 
+def test_a_comparison_is_not_resumed_with_other_weights(command, refused, corpus, tmp_path, inverter, monkeypatch):
+    words = [
+        "defend", "--corpus", corpus, "-o", tmp_path / "run", "--n", "8", "--tokens", "12", "--defences",
+        "[rounding]",
+        "--utility-drop", "[1]", "--pairs", "[]", "--consensus", "0", "-q",
+    ]  # fmt: skip
+    assert command(*words)[0] == 0
+    monkeypatch.setattr(inverter.model, "digest", "another")
+    assert "weights: " in refused(*words)
+
+
 def test_what_cannot_be_compared(command, corpus, tmp_path):
     base = ["defend", "--corpus", corpus, "-o", tmp_path / "run"]
     for words, said in (

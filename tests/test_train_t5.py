@@ -333,6 +333,13 @@ def test_hypotheses_go_on_where_they_were_stopped(trained, texts, minilm, tmp_pa
         HypothesisFolder(out, other)
     with pytest.raises(InputError, match="begun with other vectors"):
         write_hypotheses(model, minilm, other, out)
+    model.max_tokens += 1
+    with pytest.raises(InputError, match="dtype or max_tokens"):
+        write_hypotheses(model, minilm, vectors, out)
+    meta = json.loads((out / "meta.json").read_text())
+    del meta["max_tokens"]  # as older folders are
+    (out / "meta.json").write_text(json.dumps(meta))
+    assert write_hypotheses(model, minilm, vectors, out) == 0
     (out / "drafts.jsonl").write_text('{"idx": 0, "draft": "a"}\n')
     with pytest.raises(StorageError, match="damaged"):
         HypothesisFolder(out, vectors)

@@ -95,14 +95,14 @@ def defend(
         )
         return 0
     folder = Path(output)
+    inverter = load(model, embedder, device=device)
     settings = {
-        "model": model, "embedder": embedder, "corpus": judged.name, "n": n, "tokens": tokens, "steps": steps,
+        "model": model, "weights": inverter.model.digest, "embedder": embedder, "corpus": judged.name, "n": n, "tokens": tokens, "steps": steps,
         "consensus": 0 if steps else consensus, "pairs": known, "seed": seed,
         **({"public": sources, "public_spans": public_spans} if sources else {}),
     }  # fmt: skip
     search = {"steps": steps, "consensus": settings["consensus"]}
     with ResultFile(folder / "leaks.jsonl", settings, kind="defend", overwrite=overwrite) as file:
-        inverter = load(model, embedder, device=device)
         sizes = {"n": n, "tokens": tokens, "pairs": max(known, default=0)}
         ground = prepare(inverter, judged, folder, **sizes, seed=seed)
         with progress(len(names), "settings", quiet) as bar:

@@ -157,11 +157,13 @@ def _measure(
     team: Processes, overwrite: bool, bar: Any,  # noqa: ANN401  (tqdm is untyped)
 ) -> list[Row]:  # fmt: skip
     """The rows of a job, of which this process makes its share; all of them in the first process. With an output they
-    are in its .rows.jsonl, and what is there already is not made again."""
-    from unembed.evaluation import Row, evaluate_rows
+    are in its .rows.jsonl, and what is there already is not made again. Raises InputError where that is of other
+    texts."""
+    from unembed.evaluation import Read, Row, evaluate_rows
     from unembed.processes import shared_file
     from unembed.results import read_results
 
+    texts = Read(texts)
     batches: dict[str, Any] = {"lengths": job.lengths, "n": job.n, "controls": controls}
     batches["share"] = team.rank, team.count
     if job.output is None:
@@ -172,11 +174,28 @@ def _measure(
         return [row for share in team.gather(rows) for row in share]
     path = Path(job.output).with_suffix(".rows.jsonl")
     with shared_file(path, settings, team, kind="evaluate", overwrite=overwrite) as (file, done):
+        if done:
+            _refuse_others(path, inverter, texts, job)
         bar.update(len(done) // team.count)
         for part in evaluate_rows(inverter, texts, job.search, **batches, done=done):
             file.append([row.to_dict() for row in part])
             bar.update(len(part))
     return [Row(**row) for row in read_results(path)[1]]
+
+
+def _refuse_others(path: Path, inverter: Inverter, texts: Iterable[str], job: Job) -> None:
+    """InputError where rows in the file are of other texts than these. The rows themselves tell, so that what was
+    begun before anybody looked goes on too."""
+    from unembed.evaluation import cut_texts
+    from unembed.results import read_results
+
+    now = {name: text for name, _, text in cut_texts(inverter, texts, job.lengths, job.n)}
+    for row in read_results(path)[1]:
+        if now.get(row["id"]) != row["reference"]:
+            raise InputError(
+                f"{path}: its row {row['id']} is of another text than {', '.join(job.data)} has there now, or than "
+                "--field names; give another -o, or --overwrite to start afresh"
+            )
 
 
 def _table(evaluation: Evaluation) -> Any:  # noqa: ANN401

@@ -80,7 +80,7 @@ def write_hypotheses(
     check_match(source.spec, embedder.spec, expected_name=str(vectors))
     meta: dict[str, Any] = {
         "of": content_of(vectors), "model": model.digest, "embedder": embedder.spec.to_dict(), "count": len(source),
-        "dtype": dtype,
+        "dtype": dtype, "max_tokens": model.max_tokens,
     }  # fmt: skip
     try:
         if processes.rank == 0:
@@ -132,9 +132,10 @@ def _begin(path: Path, meta: dict[str, Any]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if (path / "meta.json").exists():
         old = read_meta(path, KIND)
-        if any(old.get(key) != meta[key] for key in ("of", "model", "count", "dtype")):
+        same = all(old.get(key) == meta[key] for key in ("of", "model", "count", "dtype"))
+        if not same or old.get("max_tokens", meta["max_tokens"]) != meta["max_tokens"]:  # older folders do not say
             raise InputError(
-                f"{path} was begun with other vectors, another hypothesizer or another dtype: choose another folder"
+                f"{path} was begun with other vectors, another hypothesizer, dtype or max_tokens: choose another folder"
             )
         return
     reserve(path / "vectors.npy", (meta["count"], meta["embedder"]["dim"]), meta["dtype"])
