@@ -44,7 +44,7 @@ class FaissSource(VectorSource):
         self._inner = faiss.downcast_index(index.index) if self._transformed else index
         # FAISS crashes on asking these for their vectors.
         lost = isinstance(self._inner, faiss.IndexIVFFastScan)
-        self._places = None
+        self._places: np.ndarray | None = None
         if isinstance(self._inner, faiss.IndexIVF) and not lost:
             self._find_places()
         self.own_ids = self._ids is not None
@@ -74,9 +74,9 @@ class FaissSource(VectorSource):
                 if size:
                     ids.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
                     places.append(np.stack([np.full(size, number), np.arange(size)], axis=1))
-            own, self._places = np.concatenate(ids), np.concatenate(places)
+            own = np.concatenate(ids)
         order = np.argsort(own, kind="stable")
-        own, self._places = own[order], self._places[order]
+        own, self._places = own[order], np.concatenate(places)[order]
         if self._ids is None:
             self._ids = None if np.array_equal(own, np.arange(self.count)) else own
         elif len(np.unique(own)) != len(self._ids):
