@@ -231,6 +231,25 @@ def test_the_fields_of_a_file_can_be_named(command, refused, tmp_path, vectors):
     assert list(texts_in(tmp_path / "o.jsonl")) == ["x", "y"]
 
 
+def test_texts_beside_the_vectors_are_not_looked_at(command, tmp_path, vectors):
+    rows = [{"vector": vector.tolist(), "text": 5} for vector in vectors[:2]]
+    (tmp_path / "v.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert command("invert", "--vectors", tmp_path / "v.jsonl", *GREEDY)[0] == 0
+
+
+def test_a_plot_shows_what_was_searched_and_is_not_drawn_over_by_an_empty_one(command, tmp_path, npy, caplog):
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "p.svg"
+    arguments = ["invert", "--vectors", npy, *GREEDY, "--targets-at-once", "2", "-o", tmp_path / "o.jsonl"]
+    arguments += ["--plot", plot]
+    assert command(*arguments, "--limit", "4")[0] == 0
+    drawn = plot.read_bytes()
+    assert command(*arguments, "--limit", "4")[0] == 0
+    assert plot.read_bytes() == drawn and "not drawn, since all 4 results were there" in caplog.messages[-1]
+    assert command(*arguments)[0] == 0
+    assert plot.read_bytes() != drawn and "shows 2 searches, without those of 4 results" in caplog.messages[-1]
+
+
 def test_a_limit(command, tmp_path, npy):
     out = tmp_path / "out.jsonl"
     arguments = ["invert", "--vectors", npy, *GREEDY, "--targets-at-once", "2", "-o", out]

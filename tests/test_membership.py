@@ -139,6 +139,24 @@ def test_by_command(command, files):
     assert code == 0 and "0 of 5 texts are in the store" in out and "none can be named" in out and "AUC" not in out
 
 
+def test_texts_that_are_not_needed_stop_nothing_and_ids_can_be_named(command, files, minilm):
+    from unembed.stores import read_vectors
+
+    vectors = read_vectors(str(files / "store.npy")).vectors
+    rows = [{"vector": vector.tolist(), "text": i, "name": f"n{i}"} for i, vector in enumerate(vectors)]
+    (files / "store.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = files / "new" / "out.json"
+    assert command(*ask(files, "--ids-field", "name", "-o", out, vectors="store.jsonl"))[0] == 0
+    assert {row["nearest"] for row in json.loads(out.read_text())["texts"][:3]} == {"n0", "n1", "n2"}
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(refused, files, monkeypatch):
+    monkeypatch.setattr("unembed.stores.open_vectors", lambda *a, **k: pytest.fail("the store was read"))
+    (files / "file").write_text("")
+    message = refused(*ask(files, "-o", files / "file" / "out.json"))
+    assert "cannot be written" in message and "give another -o" in message
+
+
 def test_commands_refuse(refused, files):
     assert "unknown correction 'no'" in refused(*ask(files, "--correction", "no"))
     assert "alpha is 5" in refused(*ask(files, "--alpha", "5"))

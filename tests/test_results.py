@@ -549,3 +549,8 @@ def test_a_file_changed_by_another_hand(tmp_path):
     with ResultFile(path, CONFIG) as file:
         assert file.append(rows(2, 3)) == 1
     assert ids_in(path) == ["1", "2", "3"]
+
+
+def test_a_report_holds_what_utf8_cannot(tmp_path):
+    results.write_report(tmp_path / "r.json", '"half \ud83e pair"')
+    assert (tmp_path / "r.json").read_text(encoding="utf-8") == '"half ? pair"'

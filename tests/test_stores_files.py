@@ -402,9 +402,18 @@ def test_ids_of_other_types(tmp_path):
     refused(InputError, "3 ids for 10 vectors", tmp_path / "n.npz")
 
 
+def test_a_text_that_is_missing_is_empty(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "t.jsonl").write_text('{"vector": [1], "text": "a"}\n{"vector": [2], "text": null}\n{"vector": [3]}\n')
+    assert read_vectors(tmp_path / "t.jsonl").texts == ["a", "", ""]
+    table = pa.table({"vector": [[1.0], [2.0]], "text": pa.array(["a", None])})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert read_vectors(tmp_path / "t.parquet").texts == ["a", ""]
+
+
 def test_texts_must_be_texts(tmp_path):
-    (tmp_path / "t.jsonl").write_text('{"vector": [1], "text": "a"}\n{"vector": [2], "text": null}\n')
-    refused(InputError, ["line 2", "NoneType where a text is needed"], tmp_path / "t.jsonl")
+    (tmp_path / "t.jsonl").write_text('{"vector": [1], "text": "a"}\n{"vector": [2], "text": 7}\n')
+    refused(InputError, ["line 2", "int where a text is needed"], tmp_path / "t.jsonl")
     assert read_vectors(tmp_path / "t.jsonl", text_field="").texts is None
 
 

@@ -386,18 +386,31 @@ class ResultFile:
         self.close()
 
 
+def ready_for(path: Path) -> None:
+    """Make a report's folder and try to write there, before any work is done. Raises StorageError."""
+    trial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            trial.touch()
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); give another -o") from error
+
+
 def write_report(path: Path, text: str) -> None:
-    """Write what was made of results that are on the disk already, as a whole or not at all, in the place of an older
-    one. Raises StorageError."""
+    """Write a report, as a whole or not at all, in the place of an older one; half of a surrogate pair, which JSON can
+    hold and UTF-8 cannot, as a question mark. Raises StorageError."""
     writing = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
-            writing.write_text(text, encoding="utf-8")
+            writing.write_text(text, encoding="utf-8", errors="replace")
             writing.replace(path)
         finally:
             writing.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"cannot write {path} ({error.strerror}): the results are kept; free space or choose another output, and "
-            "run the same command"
+            f"cannot write {path} ({error.strerror}): rows that were written are kept; free space or choose another "
+            "output, and run the same command"
         ) from error

@@ -82,7 +82,6 @@ def invert(
         raise InputError("give either --text (a text to embed and invert) or --vectors (a file of vectors)")
     from unembed.cli.console import console, progress
     from unembed.inverter import Inverter, load
-    from unembed.plots import plot_traces
     from unembed.stores.address import without_password
 
     fields = {"ids_field": ids_field, "vector_field": vector_field}
@@ -98,7 +97,7 @@ def invert(
         require("matplotlib", "plot")
     inverter = load(model, embedder, device=device, dtype=dtype, model_dtype=model_dtype)
     config = inverter.suited(config)
-    kept, rows, done = [], [], set()
+    kept, rows, done, passed = [], [], set(), 0
     file = None
     if output is not None:
         settings = {
@@ -136,11 +135,13 @@ def invert(
                     file.append(chunk)
                 else:
                     rows += chunk
+            else:
+                passed += len(ids)
             bar.update(len(ids))
     if not file:
         _show(rows, kept if trace else [])
     if plot:
-        plot_traces(kept, plot)
+        _draw(kept, passed, plot)
     return 0
 
 
@@ -212,6 +213,18 @@ class _Source:
         with self._open() as source:
             for batch in source.batches(size):
                 yield batch.ids, batch.vectors, source.count
+
+
+def _draw(found: list[Inversion], passed: int, path: str) -> None:
+    """The plot of what was searched now; what is in the results already has left no trace of its search."""
+    from unembed.plots import plot_traces
+
+    if not found:
+        logger.info("%s: not drawn, since all %d results were there already", path, passed)
+        return
+    plot_traces(found, path)
+    if passed:
+        logger.info("%s: shows %d searches, without those of %d results that were there", path, len(found), passed)
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401

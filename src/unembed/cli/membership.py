@@ -28,6 +28,7 @@ def membership(
     references: int = 2000,
     correction: str = "benjamini-hochberg",
     alpha: float = 0.05,
+    ids_field: str | None = None,
     vector_field: str | None = None,
     device: str | None = None,
     quiet: bool = False,
@@ -46,6 +47,7 @@ def membership(
         correction: for so many texts being asked about: holm (no single one wrong) or benjamini-hochberg (few of those
             that are named).
         alpha: a text is named where its corrected p is at most this.
+        ids_field: field of the vectors' ids.
         vector_field: field, column or array that holds the vectors.
         device: by default the best there is.
         quiet: no progress.
@@ -54,7 +56,7 @@ def membership(
     from unembed.embedders import embedder as open_embedder
     from unembed.privacy.probes.membership import membership as infer
     from unembed.privacy.probes.significance import CORRECTIONS, auc, estimate, tpr
-    from unembed.results import write_report
+    from unembed.results import ready_for, write_report
     from unembed.stores import open_vectors
     from unembed.training.config import SourceConfig
     from unembed.training.corpora import read_texts
@@ -63,9 +65,11 @@ def membership(
         raise InputError(f"unknown correction '{correction}': choose {' or '.join(CORRECTIONS)}")
     if not 0 < alpha < 1:
         raise InputError(f"alpha is {alpha:g}: give a chance between 0 and 1, such as 0.05")
+    if output is not None:
+        ready_for(Path(output))
     asked, known = _asked(texts, field, truth)
     others = list(read_texts(SourceConfig(reference, field=field, limit=references)))
-    with open_vectors(vectors, vector_field=vector_field) as source:
+    with open_vectors(vectors, ids_field=ids_field, vector_field=vector_field, text_field="") as source:
         made = open_embedder(embedder, device=device)
         others = _unlike(others, asked, made)
         if not others:

@@ -125,7 +125,7 @@ def _filled(
                     row = {"id": names[i], "record": batch.ids[i], **asdict(filling), "gap": filling.gap}
                     if kept:
                         row["vector_hash"] = hashes[names[i]]
-                    if batch.texts:
+                    if batch.texts and batch.texts[i]:
                         row["right"] = {name: stands_in(one, batch.texts[i]) for name, one in filling.values.items()}
                     made.append(row)
                 if kept:

@@ -63,9 +63,10 @@ def id_text(value: Any, where: str) -> str:
 
 
 def check_text(value: Any, where: str) -> str:
-    """`value` if it is a str, otherwise InputError naming `where`."""
-    if isinstance(value, str):
-        return value
+    """`value` if it is a str, "" for None, which is how stores say that a record has none; otherwise InputError naming
+    `where`."""
+    if value is None or isinstance(value, str):
+        return value or ""
     raise InputError(f'{where}: {type(value).__name__} where a text is needed; mend it or set the text field to ""')
 
 

@@ -122,7 +122,7 @@ class JsonlSource(VectorSource):
                 raise InputError(f"{where}: a vector of {len(vector)} numbers where the first has {self.dim}; mend it")
             ids.append(str(index) if self._ids is None else id_text(self._field(line, row, self._ids), where))
             if self._texts is not None:
-                texts.append(check_text(self._field(line, row, self._texts), where))
+                texts.append(check_text(row.get(self._texts), where))
             vectors.append(vector)
             if len(vectors) == size:
                 yield VectorBatch(ids, np.stack(vectors), texts if self._texts is not None else None)

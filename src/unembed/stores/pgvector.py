@@ -123,9 +123,7 @@ class PgvectorSource(VectorSource):
             ids = [id_text(value, f"{self.source}, row {row + i}") for i, value in enumerate(values)]
         texts = None
         if "texts" in others:
-            texts = [
-                check_text(value or "", f"{self.source}, row {row + i}") for i, value in enumerate(others["texts"])
-            ]
+            texts = [check_text(value, f"{self.source}, row {row + i}") for i, value in enumerate(others["texts"])]
         return VectorBatch(ids, np.stack(vectors), texts)
 
 
