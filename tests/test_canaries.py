@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from unembed.privacy.probes.canaries import TYPES, Canary, find, make, planted, 
 from unembed.privacy.probes.canary_recall import n_best, normalised, recall
 from unembed.privacy.records import read_records, write_records
 from unembed.results import ResultFile
-from unembed.stores import open_vectors, read_vectors
+from unembed.stores import VectorBatch, VectorSource, open_vectors, read_vectors
 
 
 @pytest.fixture
@@ -282,3 +283,24 @@ def test_those_that_are_not_among_the_results_are_named(command, tmp_path):
         kept.append([{"id": "a", "text": "4111 1111 1111 1111"}])
     code, out, _ = command("canary", "score", tmp_path / "c.jsonl", "--results", tmp_path / "r.jsonl")
     assert code == 0 and "1 of the 2 canaries are not among the results" in out
+
+
+def test_a_sample_keeps_its_own_rows_alone():
+    """A row that is a view keeps the whole batch it was cut out of."""
+    batches = []
+
+    class Store(VectorSource):
+        source, count, dim, dtype = "a store", None, 4, np.dtype(np.float32)
+
+        def _read(self, size):
+            for start in range(0, 50 * size, size):
+                vectors = np.zeros((size, self.dim), dtype=np.float32)
+                batches.append(weakref.ref(vectors))
+                yield VectorBatch([str(start + i) for i in range(size)], vectors, None)
+                del vectors
+                assert sum(batch() is not None for batch in batches) <= 2
+
+    assert len(Store().sample(100, size=10).ids) == 100
+    canaries = [Canary(str(i), f"key {i}", "key", str(i)) for i in range(0, 50_000, 1000)]
+    batches.clear()
+    assert len(find(Store(), canaries).ids) == 50

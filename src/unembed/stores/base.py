@@ -43,7 +43,7 @@ class VectorBatch:
     vectors: np.ndarray
     """[n, d], in the source's own numeric dtype; as stored, neither validated nor normalised."""
     texts: list[str] | None
-    """The text of each vector, where the source keeps texts beside the vectors; otherwise None."""
+    """The text of each vector, "" for one without, where the source keeps texts beside the vectors; otherwise None."""
 
 
 class VectorSource(ABC):
@@ -101,7 +101,10 @@ class VectorSource(ABC):
             bar = kept[-1][0] if len(kept) == n else None
             for i, number in enumerate(mixed):
                 if bar is None or number < bar:
-                    kept.append((number, batch.ids[i], batch.vectors[i], batch.texts[i] if batch.texts else None))
+                    # A view would keep its whole batch in memory.
+                    kept.append(
+                        (number, batch.ids[i], batch.vectors[i].copy(), batch.texts[i] if batch.texts else None)
+                    )
             kept = sorted(kept, key=lambda entry: entry[:2])[:n]
         if not kept:
             return VectorBatch([], np.empty((0, self.dim), self.dtype), None)

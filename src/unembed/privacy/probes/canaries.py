@@ -218,7 +218,7 @@ def find(source: VectorSource, canaries: Sequence[Canary]) -> VectorBatch:
         texts = batch.texts or [""] * len(batch.ids)
         for name, text, vector in zip(batch.ids, texts, batch.vectors, strict=True):
             if known := by_id.get(name) or by_text.get(text):
-                found[known] = vector
+                found[known] = vector.copy()  # a view would keep its whole batch in memory
     if not found:
         raise InputError(f"{source.source}: holds none of the {len(canaries)} canaries, neither by id nor by text")
     return VectorBatch(list(found), np.stack(list(found.values())), None)
