@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def test_dimensions_that_are_left_out_are_guessed_from_the_others(clean, name, s
     assert got["averaging"] is None, "nothing changes between two storings"
     assert got["static"].shape == got["denoising"].shape == (100, D)
     assert cosine(got["denoising"], clean[:100]) > cosine(got["static"], clean[:100]) + 0.05
+
+
+def test_too_few_public_texts_to_learn_the_defence_from_leave_it_to_the_others(clean):
+    seen = view(clean, "product-quantisation", 8)
+    assert restored(seen)["denoising"] is not None
+    got = restored(replace(seen, public=seen.public[:255]))
+    assert got["denoising"] is None and got["averaging"] is None and got["static"] is not None
 
 
 def test_a_look_up_finds_the_nearest(clean):
@@ -148,6 +156,23 @@ def test_a_comparison_is_not_resumed_with_other_weights(command, refused, corpus
     assert command(*words)[0] == 0
     monkeypatch.setattr(inverter.model, "digest", "another")
     assert "weights: " in refused(*words)
+
+
+def test_a_small_comparison_comes_to_its_end(command, corpus, tmp_path):
+    """One text has no interval, and 140 documents are too few for 256 centroids."""
+    out = tmp_path / "run"
+    words = [
+        "defend", "--corpus", corpus, "-o", out, "--n", "1", "--tokens", "12", "--pairs", "[]", "--consensus", "0",
+        "--defences", "[product-quantisation, rounding]", "--utility-drop", "[10]", "-q",
+    ]  # fmt: skip
+    code, _, err = command(*words)
+    assert (code, err) == (0, "")
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert {entry["defence"]: entry["strength"] is None for entry in report["matched"]} == {
+        "product-quantisation": True, "rounding": False,
+    }  # fmt: skip
+    assert "| product-quantisation | – |" in (out / "report.md").read_text(encoding="utf-8")
+    assert (out / "pareto.png").stat().st_size > 1000
 
 
 def test_what_cannot_be_compared(command, corpus, tmp_path):

@@ -36,6 +36,16 @@ def test_a_set_is_read(folder):
     assert found.judged == [{2: 1.0, 0: 2.0}, {3: 1.0}]
 
 
+def test_blank_lines_are_passed_over(folder):
+    before = read_retrieval(folder)
+    for name in ("queries.jsonl", "qrels/test.tsv"):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        (folder / name).write_text("\n" + "\n \n".join(lines) + "\n\n", encoding="utf-8")
+    with gzip.open(folder / "corpus.jsonl.gz", "at", encoding="utf-8") as file:
+        file.write("\n")
+    assert read_retrieval(folder) == before
+
+
 def test_a_set_is_read_as_the_hub_has_it(folder, tmp_path):
     """With the configurations that MTEB's sets have, here in a local folder, which `datasets` opens like one of the
     hub."""

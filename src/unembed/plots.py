@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unembed.errors import InputError, StorageError, require
 
 if TYPE_CHECKING:
@@ -92,10 +94,9 @@ def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
         if name == "none":
             axes.axhline(y[0], color="0.5", linestyle="--", label="no defence")
             continue
-        spread = [
-            [score["value"] - score["low"] for score in scores],
-            [score["high"] - score["value"] for score in scores],
-        ]
+        # One text has no interval.
+        low, high = ([score["value" if score[end] is None else end] for score in scores] for end in ("low", "high"))
+        spread = [np.subtract(y, low), np.subtract(high, y)]
         marker = "os^D"[number // 10 % 4]  # there are ten colours
         axes.errorbar(x, y, yerr=spread, marker=marker, markersize=5, capsize=2, linewidth=1, label=name)
     axes.set(xlabel="loss of nDCG@10, %", ylabel="token F1 of the worst attacker")

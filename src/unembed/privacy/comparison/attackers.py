@@ -36,6 +36,12 @@ class View:
     """Vectors of texts in the store that the attacker knows: clean [p, d], and stored [p, s]."""
     seed: int = 0
 
+    @property
+    def can_simulate(self) -> bool:
+        """Whether the attacker can do as the defence does: it has no secret, and the public texts are enough for what
+        it learns."""
+        return not self.defence.secret and len(self.public) >= self.defence.fewest
+
     def simulated(self, clean: np.ndarray, times: int = 1) -> np.ndarray:
         """Clean vectors [k, d] as the defence would store them [k, s], the mean of so many times."""
         made = type(self.defence)(self.defence.strength, self.own_key).fit(self.public)
@@ -73,14 +79,14 @@ def static(view: View) -> np.ndarray:
 
 def denoising(view: View) -> np.ndarray | None:
     """The linear map from simulated to clean vectors that is best on public texts."""
-    if view.defence.secret:
+    if not view.can_simulate:
         return None
     return view.denoiser()(view.stored[0])
 
 
 def averaging(view: View) -> np.ndarray | None:
     """The mean of several storings, then denoised as such."""
-    if not view.defence.random or view.defence.secret or len(view.stored) < 2:
+    if not view.defence.random or not view.can_simulate or len(view.stored) < 2:
         return None
     return view.denoiser(len(view.stored))(np.mean(view.stored, axis=0))
 

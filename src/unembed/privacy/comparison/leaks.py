@@ -58,7 +58,7 @@ class Setting:
     allowed: float
     """Loss of nDCG@10, as a share."""
     strength: float | None
-    """None where even the mildest setting costs more."""
+    """None where even the mildest setting costs more, or the documents are too few for the defence to learn from."""
     loss: float = 0.0
     """As measured, as a share."""
     difference: Estimate | None = None
@@ -126,7 +126,10 @@ def made(ground: Ground, name: str, strength: float) -> Defence:
 
 
 def matched(ground: Ground, name: str, allowed: Sequence[float]) -> list[Setting]:
-    """For each allowed loss the strongest setting of a defence within it."""
+    """For each allowed loss the strongest setting of a defence within it; none where the documents are too few for it
+    to learn from."""
+    if len(ground.documents) < defence_class(name).fewest:
+        return [Setting(name, limit, None) for limit in allowed]
     clean = ndcg(ground.documents, ground.queries, ground.judged.judged)
 
     @cache

@@ -106,7 +106,7 @@ def _entries(folder: Path, name: str) -> Iterator[tuple[str, str]]:
         gzip.open(path, "rt", encoding="utf-8") if path.exists() else open(folder / f"{name}.jsonl", encoding="utf-8")
     )
     with opened as file:
-        for line in file:
+        for line in filter(str.strip, file):
             yield _entry(json.loads(line))
 
 
@@ -119,7 +119,7 @@ def _judgements(path: Path) -> dict[str, dict[str, float]]:
     """Query → document → grade, those above 0."""
     judged: dict[str, dict[str, float]] = {}
     with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(filter(str.strip, file)):
             query, document, grade = line.rstrip("\n").split("\t")
             if number == 0 and not grade.lstrip("-").replace(".", "", 1).isdecimal():
                 continue  # the heading

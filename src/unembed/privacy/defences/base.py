@@ -55,6 +55,8 @@ class Defence(ABC):
     secret: ClassVar[bool] = False
     """Whether it rests on a key without which an attacker cannot simulate it."""
 
+    fewest: ClassVar[int] = 0
+    """Vectors that it can be fitted to at least."""
     changes_space: ClassVar[bool] = False
     """Whether queries must be changed as stored vectors are; noise and codes stay on the store's side."""
 

@@ -20,6 +20,7 @@ class ProductQuantisation(Defence):
     name = "product-quantisation"
     knob = "bytes a vector"
     source = "Jégou et al., PAMI 2011; as a defence Zhuang et al. 2024"
+    fewest = 2**BITS
     ladder = (192, 128, 96, 64, 48, 32, 16, 8)
     _quantiser: Any = None
 
@@ -38,8 +39,8 @@ class ProductQuantisation(Defence):
         if d % parts:
             fitting = ", ".join(f"{m:g}" for m in self.settings(d))
             raise InputError(f"{d} numbers cannot be cut into {parts} equal parts: try {fitting}")
-        if n < 2**BITS:
-            raise InputError(f"{n} vectors are too few to learn {2**BITS} centroids from: give more")
+        if n < self.fewest:
+            raise InputError(f"{n} vectors are too few to learn {self.fewest} centroids from: give more")
         self._quantiser = faiss.ProductQuantizer(d, parts, BITS)
         self._quantiser.cp.min_points_per_centroid = 1  # or FAISS prints a warning for each of the parts
         self._quantiser.train(vectors)

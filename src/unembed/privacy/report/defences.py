@@ -30,7 +30,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "## What each loss of nDCG@10 buys",
         "",
         "The setting, the token F1 of the worst attacker there, and who that is; a dash where even the mildest setting "
-        "costs more.",
+        "costs more, or the documents are too few for the defence to learn from.",
         "",
         *_overview(report),
         "",
