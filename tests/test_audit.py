@@ -105,6 +105,17 @@ def test_a_store_with_texts(command, store, texts, tmp_path):
     ]  # fmt: skip
 
 
+def test_a_rule_that_a_model_cannot_answer_is_refused_before_the_work(
+    refused, vectors, tmp_path, inverter, monkeypatch
+):
+    np.save(tmp_path / "v.npy", vectors)
+    monkeypatch.setattr(inverter.model, "calibration", None)
+    words = ["audit", "--store", tmp_path / "v.npy", "-o", tmp_path / "run", "--sample", "4", *QUICK]
+    for rule in ("confidence_good>0.2", "confidence_exact>0.2"):
+        assert f"the rule '{rule}' cannot be judged" in refused(*words, "--fail-on", rule)
+    assert not (tmp_path / "run").exists()
+
+
 def test_vectors_alone_tell_confidence_alone(command, refused, vectors, texts, tmp_path):
     np.save(tmp_path / "v.npy", vectors)
     words = ["audit", "--store", tmp_path / "v.npy", "-o", tmp_path / "run", "--sample", "4", *QUICK]

@@ -112,6 +112,10 @@ def audit(
             f"the rule '{rule}' needs the true texts: give --truth or --text-field, or use confidence_good"
         )
     inverter = load(model, embedder, device=device)
+    if (rule := next((check.rule for check in checks if check.needs_calibration), None)) and (
+        inverter.model.calibration is None
+    ):
+        raise InputError(f"the rule '{rule}' cannot be judged: the model has no calibration (unembed calibrate)")
     texts = _public(public, inverter)
     target = checked(target, inverter, texts, normalize=normalize, seed=seed)
     audit = Audit(inverter, target, inverter.suited(search), model, texts, normalize, price)

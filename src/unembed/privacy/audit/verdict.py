@@ -53,6 +53,10 @@ class Check:
     def needs_truth(self) -> bool:
         return self.measure not in _WITHOUT_TRUTH
 
+    @property
+    def needs_calibration(self) -> bool:
+        return self.measure in ("confidence_good", "confidence_exact")
+
     def apply(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """The rule, the measured value and whether it fails. Where the true texts hold nothing of a type, 0 of it was
         recovered. Raises InputError for a measure that this report does not have."""
