@@ -55,6 +55,15 @@ def test_embed_into_a_folder_and_into_a_file(command, refused, tmp_path, txt, ve
     assert np.load(tmp_path / "two" / "vectors.npy").shape == (4, 384)
 
 
+def test_half_a_surrogate_pair_does_not_stop_embed(command, tmp_path, minilm):
+    (tmp_path / "in.jsonl").write_text('{"text": "half \\ud83e pair"}\n')
+    for again in range(2):
+        code, out, _ = command("embed", "--input", tmp_path / "in.jsonl", "-o", tmp_path / "out")
+        assert code == 0 and f"({1 - again} embedded now)" in out
+    assert json.loads((tmp_path / "out" / "texts.jsonl").read_text(encoding="utf-8")) == "half ? pair"
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "vectors.npy"), minilm.encode(["half ? pair"]), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["folder", "v.npy"])
 def test_embed_goes_on_where_it_was_stopped(command, tmp_path, txt, vectors, minilm, monkeypatch, name):
     monkeypatch.setitem(training_vectors.write_vectors.__kwdefaults__, "chunk", 4)
@@ -119,6 +128,15 @@ def test_models_lists_describes_and_finds(command, tmp_path):
 
 def test_a_folder_that_is_no_model_has_nothing_to_tell(refused, tmp_path):
     assert "config.json" in refused("models", "info", tmp_path)
+
+
+def test_a_readme_in_another_encoding_is_shown(command, tmp_path):
+    for file in resolve("minilm").iterdir():
+        if file.name != "README.md":
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "README.md").write_bytes("Modèle".encode("latin-1"))
+    code, out, _ = command("models", "info", tmp_path)
+    assert code == 0 and "Mod\ufffdle" in out
 
 
 # --- evaluate ---

@@ -190,6 +190,25 @@ def test_packed_texts_come_back():
     assert len(packed) == 1 and packed[0] == TEXTS[0]
 
 
+def test_damage_beyond_the_beginning_is_one_line(tmp_path, monkeypatch):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "bad.parquet"
+    texts = [f"text number {i}" for i in range(5000)]
+    parquet.write_table(pa.table({"text": texts}), path, row_group_size=1000, compression="zstd", use_dictionary=False)
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(whole)
+    refused(StorageError, "cannot be read as parquet .*: copy it again", path)
+
+    def rows():
+        yield {"text": "one"}
+        raise ConnectionError("reset by peer\nby a server")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *a, **k: rows()))
+    refused(StorageError, r"'some/data' broke off \(reset by peer\): check the network", "hf:some/data")
+
+
 def test_half_a_surrogate_pair_does_not_end_a_run(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "cut \\ud83d off"}\n')
     corpus = Corpus([SourceConfig(str(tmp_path / "a.jsonl"))], SpanConfig())

@@ -80,3 +80,8 @@ def pieces(text: str) -> list[str]:
 def spaced(piece: str) -> bool:
     """Whether a piece is a word of a script with spaces, with none before it."""
     return _LETTER.match(piece) is not None
+
+
+def encodable(text: str) -> str:
+    """The text, with a question mark for each half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()

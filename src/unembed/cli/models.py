@@ -96,7 +96,7 @@ def _info(name: str, out: Any) -> None:  # noqa: ANN401
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no model (no config.json): give a folder that unembed train wrote")
         if (folder / "README.md").is_file():
-            say((folder / "README.md").read_text(encoding="utf-8"))
+            say((folder / "README.md").read_text(encoding="utf-8", errors="replace"))
         facts = describe(folder)
         out.print(table([("", "left"), (str(folder), "left")], facts.items()))
         if facts["format"] == OWN:  # of the others it is mostly about their author's machine

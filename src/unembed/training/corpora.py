@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from unembed.errors import InputError, StorageError, require
+from unembed.errors import InputError, StorageError, first_line, require
 from unembed.scripts import chunks, first_words
 from unembed.training.config import SourceConfig, SpanConfig
 
@@ -40,10 +40,8 @@ def _read_hub(source: SourceConfig) -> Iterator[str]:
     try:
         rows = datasets.load_dataset(name, config or None, split=split or "train", streaming=True)
     except Exception as error:  # the library raises many kinds for one cause: it is not there or not reachable
-        raise InputError(
-            f"dataset '{name}' cannot be opened ({str(error).splitlines()[0]}); check name and network"
-        ) from error
-    for row in rows:
+        raise InputError(f"dataset '{name}' cannot be opened ({first_line(error)}); check name and network") from error
+    for row in _each(rows, f"dataset '{name}' broke off", "check the network and run again"):
         yield _pick(row, source.field, source.path)
 
 
@@ -97,16 +95,35 @@ def _read_parquet(path: Path, field: str) -> Iterator[str]:
     try:
         file = parquet.ParquetFile(path)
     except Exception as error:
-        raise StorageError(f"{path} cannot be read as parquet ({error}): copy it again") from error
+        raise StorageError(f"{path} cannot be read as parquet ({first_line(error)}): copy it again") from error
     names = file.schema_arrow.names
     if field not in names:
         raise InputError(f"{path} has no column '{field}': its columns are {', '.join(names)}; set field")
-    for batch in file.iter_batches(columns=[field]):
-        for text in batch.column(0).to_pylist():
+    for texts in _each(_column(file, field), f"{path} cannot be read as parquet", "copy it again"):
+        for text in texts:
             if text is not None and not isinstance(text, str):
                 raise InputError(f"{path} holds {type(text).__name__} in its column '{field}', not text: set field")
             if text:
                 yield text
+
+
+def _column(file: Any, field: str) -> Iterator[list[Any]]:
+    for batch in file.iter_batches(columns=[field]):
+        yield batch.column(0).to_pylist()
+
+
+def _each(items: Iterable[Any], what: str, fix: str) -> Iterator[Any]:
+    """The items; an error of the library that reads them as a StorageError of one line. Errors of who takes them
+    pass."""
+    coming = iter(items)
+    while True:
+        try:
+            item = next(coming)
+        except StopIteration:
+            return
+        except Exception as error:  # of many kinds, as damage is
+            raise StorageError(f"{what} ({first_line(error)}): {fix}") from error
+        yield item
 
 
 def _pick(row: object, field: str, where: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.errors import InputError, StorageError
 from unembed.processes import Processes
+from unembed.scripts import encodable
 from unembed.training.shares import ALONE, share
 
 
@@ -72,7 +73,7 @@ def write_vectors(
         done, fresh = _done(path, meta), 0
         vectors = np.lib.format.open_memmap(path / "vectors.npy", mode="r+")
         for part in share(done, chunk, processes):
-            vectors[part] = embedder.encode(texts[part])
+            vectors[part] = embedder.encode([encodable(text) for text in texts[part]])
             vectors.flush()
             _mark(path, part, processes.rank)
             fresh += part.stop - part.start
@@ -107,7 +108,7 @@ def store_vectors(texts: Sequence[str], vectors: np.ndarray, spec: EmbedderSpec,
 
 
 def _lines(texts: Sequence[str]) -> str:
-    return "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+    return "".join(json.dumps(encodable(text), ensure_ascii=False) + "\n" for text in texts)
 
 
 def _begin(texts: Sequence[str], spec: EmbedderSpec, path: Path, dtype: str) -> None:
