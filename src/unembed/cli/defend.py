@@ -97,8 +97,8 @@ def defend(
     folder = Path(output)
     inverter = load(model, embedder, device=device)
     settings = {
-        "model": model, "weights": inverter.model.digest, "embedder": embedder, "corpus": judged.name, "n": n, "tokens": tokens, "steps": steps,
-        "consensus": 0 if steps else consensus, "pairs": known, "seed": seed,
+        "model": model, "weights": inverter.model.digest, "embedder": embedder, "corpus": judged.name, "n": n,
+        "tokens": tokens, "steps": steps, "consensus": 0 if steps else consensus, "pairs": known, "seed": seed,
         **({"public": sources, "public_spans": public_spans} if sources else {}),
     }  # fmt: skip
     search = {"steps": steps, "consensus": settings["consensus"]}
