@@ -337,20 +337,22 @@ def test_the_vectors_of_an_inverted_file_are_found_whatever_their_ids(kind, wrap
     made = faiss.index_factory(16, ("IDMap2," if wrapped else "") + kind)
     made.train(rows)
     made.add_with_ids(rows, ids)
-    made.remove_ids(ids[:50])
+    if not wrapped:
+        made.remove_ids(ids[:50])
     faiss.write_index(made, str(tmp_path / "some.faiss"))
     with open_vectors(str(tmp_path / "some.faiss")) as source:
         batches = list(source.batches(64))
-        assert source.own_ids and source.count == 350 and [len(batch.ids) for batch in batches] == [*[64] * 5, 30]
+        assert source.own_ids and max(len(batch.ids) for batch in batches) == 64
     found = {name: vector for batch in batches for name, vector in zip(batch.ids, batch.vectors, strict=True)}
-    assert found.keys() == {str(i) for i in ids[50:]}
+    left = range(0 if wrapped else 50, 400)
+    assert source.count == len(left) and found.keys() == {str(ids[i]) for i in left}
     expected = rows
     if "Flat" not in kind or "PCA" in kind:  # what its codes stand for, or its transformation keeps
         plain = faiss.index_factory(16, kind)
         plain.train(rows)
         plain.add(rows)
         expected = plain.reconstruct_n(0, 400)
-    for i in range(50, 400):
+    for i in left:
         assert np.allclose(found[str(ids[i])], expected[i], atol=1e-5), i
 
 
@@ -368,10 +370,10 @@ def test_an_inverted_file_without_ids_of_its_own_keeps_the_order_of_its_rows(tmp
         batch = read_vectors(str(tmp_path / "some.faiss"), **fields)
         assert batch.ids == [str(i) for i in ids] and np.array_equal(batch.vectors, vectors)
     made.remove_ids(np.array([100]))
-    made.add_with_ids(vectors[:1], np.array([999]))
     faiss.write_index(made, str(tmp_path / "some.faiss"))
-    with pytest.raises(InputError, match="which vector has which id is lost"):
+    with pytest.raises(InputError, match="which vector has which id was lost"):
         open_vectors(str(tmp_path / "some.faiss"))
+    assert np.array_equal(read_vectors(str(tmp_path / "some.faiss"), ids_field="").vectors, vectors[1:])
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ class FaissSource(VectorSource):
         with readable(source):
             index: Any = faiss.read_index(str(source), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY)
         self._whole = index  # it owns what is inside it
-        self._ids = None
+        given = None
         if isinstance(index, faiss.IndexIDMap):  # IndexIDMap2 is one
-            self._ids = faiss.vector_to_array(index.id_map)
+            given = faiss.vector_to_array(index.id_map)
             index = faiss.downcast_index(index.index)
         self._index, self.count, self.dim = index, index.ntotal, index.d
         if not self.count:
@@ -45,11 +45,15 @@ class FaissSource(VectorSource):
         # FAISS crashes on asking these for their vectors.
         lost = isinstance(self._inner, faiss.IndexIVFFastScan)
         self._places: np.ndarray | None = None
-        if isinstance(self._inner, faiss.IndexIVF) and not lost:
-            self._find_places()
+        own = self._find_places() if isinstance(self._inner, faiss.IndexIVF) and not lost else None
+        if own is not None and given is not None and ids_field != "":
+            # Where vectors are removed, an IndexIDMap numbers the rest anew, and the IndexIVF in it does not.
+            raise InputError(
+                f"{source}: which vector has which id was lost when vectors were removed; build the index anew, or "
+                'give "" for the ids to take row numbers'
+            )
+        self._ids = None if ids_field == "" else own if given is None else given
         self.own_ids = self._ids is not None
-        if ids_field == "":
-            self._ids, self.own_ids = None, False
         try:
             lost = lost or self._vectors(0, 1) is None
         except RuntimeError:
@@ -60,8 +64,9 @@ class FaissSource(VectorSource):
                 "them from where the index was built"
             )
 
-    def _find_places(self) -> None:
-        """Where each vector of an IndexIVF lies, (list, place in it) [n, 2], in the order of the index's own ids.
+    def _find_places(self) -> np.ndarray | None:
+        """Find out where each vector of an IndexIVF lies, (list, place in it) [n, 2], in the order of the index's own
+        ids, and return these [n], or None where they are the row numbers.
 
         Its `reconstruct_n` goes by these ids, and leaves the rows empty where they are not the row numbers.
         """
@@ -77,14 +82,7 @@ class FaissSource(VectorSource):
             own = np.concatenate(ids)
         order = np.argsort(own, kind="stable")
         own, self._places = own[order], np.concatenate(places)[order]
-        if self._ids is None:
-            self._ids = None if np.array_equal(own, np.arange(self.count)) else own
-        elif len(np.unique(own)) != len(self._ids):
-            # An IndexIDMap numbers its vectors anew where some are removed, the IndexIVF in it does not.
-            raise InputError(
-                f"{self.source}: which vector has which id is lost, as vectors were added after others were removed; "
-                "build the index anew"
-            )
+        return None if np.array_equal(own, np.arange(self.count)) else own
 
     def _vectors(self, start: int, n: int) -> np.ndarray:
         """n rows, float32 [n, d]."""
