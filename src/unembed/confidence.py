@@ -2,7 +2,8 @@
 
 Notable:
 - The evidence of a result is what can be seen without the truth: its cosine, its length, how likely the model finds the
-  text with and without the vector, how far its samples agree with it, and how many texts were tried.
+  text with and without the vector, and how far its samples agree with it. How many texts were tried adds nothing to
+  these, and misled where a search was set otherwise than those that were measured (docs/lab.md).
 - One logistic regression an outcome (Platt 1999), fitted on evaluated held-out texts, to the evidence, its squares and
   its products: what a cosine is worth depends on the length, and on how far the samples agree. Evidence beyond all that
   the fit saw counts as the most extreme that it saw.
@@ -37,7 +38,7 @@ FILE = "confidence.json"
 """The calibration's name in a model folder."""
 GOOD = 0.8
 """Token F1 from which on a reconstruction counts as good."""
-EVIDENCE = ("distance", "words", "distance_words", "likelihood", "prior", "agreement", "queries")
+EVIDENCE = ("distance", "words", "distance_words", "likelihood", "prior", "agreement")
 OUTCOMES = ("good", "exact")
 NAMES = {"good": "token F1 ≥ 0.8", "exact": "exact (uncased)"}
 LEAST = 10
@@ -60,7 +61,6 @@ def evidence(model: InversionModel, targets: np.ndarray, inversions: Sequence[In
         model.score(texts, targets) / (1 + counts),
         model.score(texts) / (1 + counts) if model.has_prior else np.zeros(len(texts)),
         np.array([inversion.agreement for inversion in inversions]),
-        np.log1p([inversion.queries for inversion in inversions]),
     )
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 

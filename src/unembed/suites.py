@@ -42,6 +42,7 @@ SUITES: dict[str, tuple[Part, ...]] = {
         Part("squad-zero", SQUAD, LENGTHS, 300),
         Part("scifact-zero", SCIFACT, (16, 32, 64), 150),
         Part("pii-zero", PII, (8, 16, 24, WHOLE), 300),
+        Part("pii-audit", PII, (WHOLE,), 300, sequence_beam_width=4),  # as unembed audit inverts
         Part("russian-zero", RUSSIAN, (16,), 100),
         Part("chinese-zero", CHINESE, (16,), 100),
         Part("squad-search", SQUAD, (4, 8, 16, 32), 30, steps=20, sequence_beam_width=4),
@@ -131,9 +132,11 @@ def figures(report: dict[str, Any]) -> str:
 
 def how(search: dict[str, Any]) -> str:
     """A SearchConfig in the words of the tables."""
+    width = search["sequence_beam_width"]
     if search["steps"]:
-        return f"steps {search['steps']}, sequence beam {search['sequence_beam_width']}"
-    return "steps 0, " + (f"consensus of {search['consensus']}" if search["consensus"] > 1 else "greedy")
+        return f"steps {search['steps']}, sequence beam {width}"
+    beam = f", sequence beam {width}" if width > 1 else ""
+    return "steps 0, " + (f"consensus of {search['consensus']}" if search["consensus"] > 1 else "greedy") + beam
 
 
 def rare_figures(report: dict[str, Any]) -> str:
