@@ -256,7 +256,7 @@ def test_evaluate_prints_without_a_file_and_refuses_lengths_that_no_text_has(com
     assert code == 0 and "inverter" in out and "prior sample" in out
     assert "no text has 64 tokens" in refused("evaluate", "--data", EXAMPLES, "--lengths", "[64]", "--steps", "0")
     assert "lengths" in refused("evaluate", "--data", EXAMPLES, "--lengths", "[four]")
-    assert "cut" in refused("evaluate", "--data", EXAMPLES, "--lengths", "[0]", "--steps", "0")
+    assert "cut" in refused("evaluate", "--data", EXAMPLES, "--lengths", "[-1]", "--steps", "0")
 
 
 @pytest.mark.parametrize(
