@@ -255,7 +255,7 @@ def test_the_whole_way_by_command(faker, command, tmp_path):
     assert report["card"]["planted"] == 1 and "control in 4" in out
 
 
-def test_commands_refuse(faker, refused, tmp_path):
+def test_commands_refuse(faker, refused, tmp_path, monkeypatch):
     file, results = tmp_path / "c.jsonl", tmp_path / "r.jsonl"
     assert "unknown action 'plant': choose make, embed, find or score" in refused("canary", "plant", file)
     assert "no canary is of type 'iban'" in refused("canary", "make", file, "--types", "[iban]")
@@ -266,6 +266,10 @@ def test_commands_refuse(faker, refused, tmp_path):
     assert "holds no text" in refused("canary", "make", file, "--input", empty)
     write_records(file, planted(CARDS, []))
     assert "exists already" in refused("canary", "make", file)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        assert "unembed[parquet]" in refused("canary", "embed", file, "-o", tmp_path / "new.parquet")
+    assert not list(tmp_path.glob("new.parquet*")), "it is said before any work is done"
     assert "embed writes vectors: give --output" in refused("canary", "embed", file)
     assert "ends in .npz or .parquet" in refused("canary", "find", file, "-o", tmp_path / "v.npy")
     assert "give --vectors" in refused("canary", "find", file, "-o", tmp_path / "v.npz")

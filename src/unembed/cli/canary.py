@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unembed.errors import InputError
+from unembed.errors import InputError, require
 
 ACTIONS = ("make", "embed", "find", "score")
 EACH = 20
@@ -152,6 +152,8 @@ def _new(output: str | None, action: str) -> str:
         raise InputError(f"{action} writes vectors: give --output, a file that ends in .npz or .parquet")
     if Path(output).exists():
         raise InputError(f"{output} exists already: delete it or choose another output")
+    if output.endswith(".parquet"):
+        require("pyarrow", "parquet")
     return output
 
 
