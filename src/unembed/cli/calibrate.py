@@ -42,8 +42,8 @@ def calibrate(rows: list[str] | str, model: str = "all-MiniLM-L6-v2", plot: str 
     calibration, report = fit(judge(kept), weights)
     parts = {outcome: {name: asdict(part) for name, part in parts.items()} for outcome, parts in report.items()}
     calibration.save(folder, {"reliability": parts, "rows": [path.name for path in files], **hardware()})
-    columns = [("outcome", "left"), ("tokens", "right"), ("n", "right"), ("observed %", "right"), ("ECE", "right")]
-    columns.append(("by chance", "right"))
+    numbers = ("tokens", "n", "observed %", "ECE", "by chance")
+    columns = [("outcome", "left"), *((name, "right") for name in numbers)]
     lines = [
         (
             NAMES[outcome],
@@ -52,7 +52,7 @@ def calibrate(rows: list[str] | str, model: str = "all-MiniLM-L6-v2", plot: str 
             f"{100 * part.observed:.1f}",
             f"{part.ece:.3f} [{part.low:.3f}–{part.high:.3f}]",
             f"{part.chance:.3f}",
-        )
+        )  # fmt: skip
         for outcome, parts in report.items()
         for name, part in parts.items()
     ]

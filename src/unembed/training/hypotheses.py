@@ -131,9 +131,8 @@ def content_of(vectors: str | Path) -> str:
 def _begin(path: Path, meta: dict[str, Any]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if (path / "meta.json").exists():
-        old = read_meta(path, KIND)
-        same = all(old.get(key) == meta[key] for key in ("of", "model", "count", "dtype"))
-        if not same or old.get("max_tokens", meta["max_tokens"]) != meta["max_tokens"]:  # older folders do not say
+        old = {"max_tokens": meta["max_tokens"], **read_meta(path, KIND)}  # older folders do not say
+        if any(old.get(key) != meta[key] for key in ("of", "model", "count", "dtype", "max_tokens")):
             raise InputError(
                 f"{path} was begun with other vectors, another hypothesizer, dtype or max_tokens: choose another folder"
             )

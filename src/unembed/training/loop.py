@@ -275,12 +275,14 @@ class Trainer:
     def _written(self) -> bool:
         """Whether the model's folder holds these very weights. It is left alone then: a calibration may lie in it."""
         folder = self.output / "model"
-        try:
-            native.load(folder, torch.device("cpu"))  # which finds a missing or changed file
-        except CheckpointError:
-            return False
         this = {key: value for key, value in self._history().items() if key != "before"}
-        return native.history(folder)[-1] == this
+        try:
+            if native.history(folder)[-1] != this:
+                return False
+            native.load(folder, torch.device("cpu"))  # which finds a missing or changed file
+        except (CheckpointError, OSError, ValueError):
+            return False
+        return True
 
     def _history(self) -> dict[str, Any]:
         """What the weights were trained by: this run, and those of the model that it started from."""
