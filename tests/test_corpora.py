@@ -148,8 +148,8 @@ def test_missing_packages_name_the_pip_line(tmp_path, monkeypatch):
         return import_module(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    refused(MissingExtra, r"pip install 'unembed\[parquet\]'", path)
-    refused(MissingExtra, r"pip install 'unembed\[train\]'", "hf:some/data")
+    refused(MissingExtra, r"pip install .*\[parquet\]'", path)
+    refused(MissingExtra, r"pip install .*\[train\]'", "hf:some/data")
 
 
 def test_a_dataset_of_the_hub(monkeypatch):

@@ -323,7 +323,7 @@ def test_score_pairs_takes_only_what_is_asked(monkeypatch):
     scores = metrics.score_pairs(["a b"], ["a c"], metrics=["token_f1", "exact"])
     assert set(scores.summary) == {"token_f1", "exact"}
     for name in ("bleu", "chrf", "rouge_l"):
-        with pytest.raises(MissingExtra, match=r"pip install 'unembed\[evaluate\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install .*\[evaluate\]'"):
             metrics.score_pairs(["a"], ["a"], metrics=[name])
     assert set(metrics.score_pairs(["a"], ["a"], [0.5], metrics=[]).summary) == {"cosine"}
 

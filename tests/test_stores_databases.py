@@ -383,7 +383,7 @@ def test_an_inverted_file_without_ids_of_its_own_keeps_the_order_of_its_rows(tmp
 )  # fmt: skip
 def test_a_missing_client_names_its_extra(kind, module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"pip install 'unembed\[{kind}\]'"):
+    with pytest.raises(MissingExtra, match=rf"pip install .*\[{kind}\]'"):
         open_vectors(f"{kind}:{tmp_path}")
 
 

@@ -578,7 +578,7 @@ def test_parquet_keeps_nothing_of_what_was_read(tmp_path):
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     path, _ = write_parquet(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    refused(MissingExtra, "pip install 'unembed[parquet]'", path)
+    refused(MissingExtra, ("pip install", "[parquet]'"), path)
 
 
 def test_batch_size_must_be_positive(tmp_path):

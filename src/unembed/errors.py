@@ -6,7 +6,12 @@ The command line prints the message and exits with `exit_code`; a traceback appe
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import json
+import shlex
 from types import ModuleType
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 class UnembedError(Exception):
@@ -46,8 +51,25 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         package = module.split(".")[0]
         raise MissingExtra(
-            f"this needs the package '{package}', which is not installed: pip install 'unembed[{extra}]'"
+            f"this needs the package '{package}', which is not installed: {install_line(extra)}"
         ) from error
+
+
+def install_line(extra: str) -> str:
+    """The pip line that brings an extra, from the folder, repository or index that this package came from (PEP 610)."""
+    try:
+        stated = importlib.metadata.distribution("unembed").read_text("direct_url.json")
+        origin = json.loads(stated) if stated else {}
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    if "dir_info" in origin:
+        folder = url2pathname(urlsplit(origin["url"]).path)
+        editable = "-e " if origin["dir_info"].get("editable") else ""
+        return f"pip install {editable}{shlex.quote(f'{folder}[{extra}]')}"
+    if origin:
+        system = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+        return "pip install " + shlex.quote(f"unembed[{extra}] @ {system}{origin['url']}")
+    return f"pip install 'unembed[{extra}]'"
 
 
 def first_line(error: BaseException) -> str:
