@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unembed.errors import CheckpointError, InputError, StorageError, require
+from unembed.errors import CheckpointError, InputError, require
 from unembed.lengths import in_order, label
 from unembed.metrics import exact_match, token_f1, words
+from unembed.results import write_report
 
 if TYPE_CHECKING:
     from unembed.models.base import InversionModel
@@ -113,12 +114,8 @@ class Calibration:
         ]
 
     def save(self, folder: str | Path, measured: dict[str, Any]) -> None:
-        """Write confidence.json, with what was measured beside it."""
-        path = Path(folder) / FILE
-        try:
-            path.write_text(json.dumps({**asdict(self), "measured": measured}, indent=1), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"cannot write {path} ({error.strerror}): choose another folder") from error
+        """Write confidence.json, with what was measured beside it. Raises StorageError."""
+        write_report(Path(folder) / FILE, json.dumps({**asdict(self), "measured": measured}, indent=1))
 
     @classmethod
     def load(cls, folder: str | Path, weights: str) -> Calibration | None:

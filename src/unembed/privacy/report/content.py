@@ -13,7 +13,19 @@ from typing import Any
 
 from unembed.privacy.report.blocks import Bar, Bars, Block, Card, Facts, Failed, Items, Page, Part, Quoted, Table
 from unembed.privacy.report.comparison import defences
-from unembed.privacy.report.numbers import LABELS, NONE, count, duration, of_100, percent, score, share, span, value
+from unembed.privacy.report.numbers import (
+    LABELS,
+    NONE,
+    count,
+    duration,
+    machine,
+    of_100,
+    percent,
+    score,
+    share,
+    span,
+    value,
+)
 from unembed.scripts import UNSPACED
 
 Report = Mapping[str, Any]
@@ -328,7 +340,7 @@ def _run(report: Report) -> tuple[str, list[Block]]:
         ("Made by", f"unembed {report['unembed']}, {_moment(report['created'])}"),
         ("Took", duration(run["seconds"])),
         ("Seed", str(run["seed"])),
-        ("Machine", f"{run.get('processor') or run['machine']}, {run['cores']} cores, torch {run['torch']}"),
+        ("Machine", machine(run)),
         ("Settings", f"hash {report['config_hash']}"),
     ]
     settings = [[name, Quoted(_plain(value))] for name, value in (report.get("config") or {}).items()]

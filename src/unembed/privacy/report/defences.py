@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unembed.privacy.report.numbers import NONE, Span, percent, span
+from unembed.privacy.report.numbers import NONE, Span, machine, percent, span
 
 COLUMNS = (
     "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
@@ -24,8 +24,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
         "",
         f"{settings['n']} texts of {settings['tokens']} tokens, cut out of the documents; inverter "
         f"{settings['model']}, {how}. Utility is nDCG@10; each defence at the strongest setting within the allowed "
-        f"loss. Intervals are 95 % bootstraps over texts. {settings['processor'] or settings['machine']}, "
-        f"{settings['cores']} cores, torch {settings['torch']}.",
+        f"loss. Intervals are 95 % bootstraps over texts. {machine(settings)}.",
         "",
         "## What each loss of nDCG@10 buys",
         "",

@@ -84,3 +84,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def machine(run: Mapping[str, Any]) -> str:
+    """What the figures were measured on, as evaluation.py's `hardware` found it."""
+    cores = f"{run['cores']} core{'' if run['cores'] == 1 else 's'}"
+    return f"{run.get('processor') or run['machine']}, {cores}, torch {run['torch']}"
