@@ -96,13 +96,16 @@ def test_the_stages_of_the_shipped_weights_change_one_recipe():
 
     parser = build_parser()
     first = parser.parse_args(["train", "--config", str(RECIPES / "cpu.yaml")])["train"]
-    for path in sorted((RECIPES / "stages").glob("*.yaml")):
+    for path in sorted((RECIPES / "stages").glob("[0-9].yaml")):
         configs = ["--config", str(RECIPES / "cpu.yaml"), "--config", str(path)]
         stage = parser.parse_args(["train", *configs, "--init_from", "x"])["train"]
         assert stage.model.d_model == first.model.d_model and stage.seed != first.seed
         changed = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert all(getattr(stage.model, key) == value for key, value in changed.get("model", {}).items())
         assert stage.optimiser.muon_lr == changed["optimiser"]["muon_lr"]
+    guide = ["--config", str(RECIPES / "stages" / "guide.yaml"), "--init_from", "x"]
+    guided = parser.parse_args(["train", *configs, *guide])["train"]  # on top of the last stage
+    assert guided.guide_spans and not guided.max_steps and guided.spans == stage.spans and guided.model == stage.model
 
 
 def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):

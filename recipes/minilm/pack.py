@@ -1,6 +1,6 @@
 """Pack a trained model for shipping: int8 weights and a model card with the figures of its reports.
 
-python recipes/minilm/pack.py runs/minilm-cpu/4/model runs/minilm-cpu/packed --reports runs/minilm-cpu/headline/*.json
+python recipes/minilm/pack.py runs/minilm-cpu/guided/model packed --reports runs/minilm-cpu/headline/*.json
 
 A calibration in the output folder stays there as long as the weights are the same, and stands in the card.
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from unembed.checkpoints import native
 from unembed.confidence import FILE, NAMES
+from unembed.models.native import NativeModel
 from unembed.suites import SUITES, cell, tables
 
 CARD = Path(__file__).parent / "card.md"
@@ -37,6 +39,18 @@ def calibration(path: Path) -> str:
     return "\n".join(lines)
 
 
+def guide(model: NativeModel, runs: list[dict[str, Any]]) -> str:
+    """What the card says of the guide."""
+    if not model.guide:
+        return ""
+    parameters = sum(p.numel() for p in model.guide.parameters())
+    spans = next(run["guide_spans"] for run in reversed(runs) if run.get("guide_spans"))
+    return (
+        f"\nBeside it lies a guide of {parameters / 1e6:.1f}M parameters: one hidden layer, which says of each token "
+        f"how much the vector speaks for it, fitted to {spans / 1e6:.2f} million more spans.\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
@@ -57,7 +71,8 @@ def main() -> None:
     hardware = reports[0]["settings"] if reports else {}
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
-        "stages": str(len(runs)),
+        "stages": str(sum(run["steps"] > 0 for run in runs)),
+        "guide": guide(model, runs),
         "steps": f"{sum(run.get('steps', 0) for run in runs):,}",
         "tokens": f"{sum(run.get('tokens', 0) for run in runs) / 1e6:.1f}",
         "calibration": calibration(args.output / FILE),

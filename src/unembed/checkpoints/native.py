@@ -1,5 +1,6 @@
 """The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json,
-controls.jsonl (some training texts, for the control in evaluations), README.md.
+guide.safetensors (likewise, for a model with a guide), controls.jsonl (some training texts, for the control in
+evaluations), README.md.
 
 config.json holds the network's sizes, the embedder's spec and the SHA-256 of the other files, which loading verifies.
 """
@@ -13,16 +14,19 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from unembed.checkpoints.writing import replacing
 from unembed.devices import multiplies_bfloat16
 from unembed.embedders.spec import EmbedderSpec
-from unembed.errors import CheckpointError
+from unembed.errors import CheckpointError, first_line
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.native.guide import Guide
 from unembed.models.native.tokenizer import TextTokenizer
 
 FORMAT = "unembed-native"
 VERSION = 1
+WEIGHTS, GUIDE = "model.safetensors", "guide.safetensors"
 _SCALE = ".scale"
 
 
@@ -45,9 +49,11 @@ def save(
     """Write `model` to `folder`, in the place of an older model there. With `int8`, matrices are stored as int8 with
     one float16 scale a row: a quarter of the size. Raises StorageError (a full disk, a folder with other things in it)
     and leaves what was there."""
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    parts: dict[str, nn.Module] = {WEIGHTS: model.net, **({GUIDE: model.guide} if model.guide else {})}
     with replacing(Path(folder), recognise, "model of unembed's own kind") as made:
-        save_file(quantise(weights) if int8 else weights, made / "model.safetensors")
+        for name, part in parts.items():
+            weights = {key: tensor.detach().float().cpu().contiguous() for key, tensor in part.state_dict().items()}
+            save_file(quantise(weights) if int8 else weights, made / name)
         model.tokenizer.save(made / "tokenizer.json")
         config = {
             "format": FORMAT,
@@ -55,7 +61,7 @@ def save(
             "network": model.net.config.to_dict(),
             "embedder": model.spec.to_dict(),
             "training": training or {},
-            "sha256": {name: sha256(made / name) for name in ("model.safetensors", "tokenizer.json")},
+            "sha256": {name: sha256(made / name) for name in (*parts, "tokenizer.json")},
         }
         (made / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
         if model.controls:
@@ -81,17 +87,18 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
             raise CheckpointError(f"{folder / name} is missing: the model folder is incomplete; copy it again")
         if sha256(folder / name) != digest:
             raise CheckpointError(f"{folder / name} is not the file it was (SHA-256 differs): copy the model again")
-    net = NativeNetwork(network)
-    try:
-        net.load_state_dict(dequantise(load_file(folder / "model.safetensors")))
-    except Exception as error:  # safetensors and torch raise several kinds; the file is unusable all the same
-        first = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{folder}/model.safetensors does not fit its config ({first}): copy the model again"
-        ) from error
+    net, guide = NativeNetwork(network), None
+    _fill(net, _read(folder / WEIGHTS), folder / WEIGHTS)
+    if GUIDE in digests:
+        stored = _read(folder / GUIDE)
+        guide = Guide(spec.dim, len(stored.get("hidden.bias", ())), network.vocab_size)
+        _fill(guide, stored, folder / GUIDE)
+        guide.eval().requires_grad_(False).to(device)
     net.eval().requires_grad_(False).to(device=device, dtype=dtype or inference_dtype(device))
     model = NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
-    model.digest = digests["model.safetensors"][:16]
+    model.guide = guide
+    both = digests[WEIGHTS] + digests.get(GUIDE, "")
+    model.digest = hashlib.sha256(both.encode()).hexdigest()[:16] if guide else both[:16]
     if (folder / "controls.jsonl").is_file():
         try:
             with open(folder / "controls.jsonl", encoding="utf-8") as file:
@@ -99,6 +106,20 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{folder}/controls.jsonl is damaged ({error}): copy the model again") from error
     return model
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dequantise(load_file(path))
+    except Exception as error:  # safetensors raises several kinds; the file is unusable all the same
+        raise CheckpointError(f"{path} cannot be read ({first_line(error)}): copy the model again") from error
+
+
+def _fill(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit its config ({first_line(error)}): copy the model again") from error
 
 
 def history(folder: str | Path) -> list[dict[str, Any]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from unembed.embedders.tokens import copy_tokenizer
 from unembed.export.parts import Hypotheses, Parts, State
 from unembed.models.native import NativeModel, NativeNetwork
+from unembed.models.native.guide import Guide, guided, unwritten
 from unembed.models.native.network import Condition
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -34,41 +35,49 @@ class Grown:
 
 
 class NativeWriter:
-    def __init__(self, net: NativeNetwork) -> None:
-        self.net = net
-        self.never = torch.zeros(net.config.vocab_size)
+    def __init__(self, network: NativeNetwork, guide: Guide | None) -> None:
+        self.network, self.guide = network, guide
+        self.net = nn.ModuleDict({"network": network, **({"guide": guide} if guide else {})})
+        self.never = torch.zeros(network.config.vocab_size)
         self.never[[PAD_ID, BOS_ID]] = -torch.inf
 
     def read(
         self, targets: Tensor, hypothesis_ids: Tensor | None = None, hypothesis_vectors: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        prefix, condition = self.net.condition(targets, hypothesis_ids, hypothesis_vectors)
+        prefix, condition = self.network.condition(targets, hypothesis_ids, hypothesis_vectors)
         cache = Grown([], [])
         seen = torch.ones_like(prefix.x[:, :, 0], dtype=torch.bool) if prefix.keys is None else prefix.keys
-        self.net.run(prefix.x, prefix.positions, seen[:, None, None, :], cache)  # type: ignore[arg-type]
+        self.network.run(prefix.x, prefix.positions, seen[:, None, None, :], cache)  # type: ignore[arg-type]
         first = torch.zeros_like(targets[:, 0], dtype=torch.long)
-        state = {"seen": seen, "position": first + self.net.config.prefix_slots, **cache.state()}
+        state = {"seen": seen, "position": first + self.network.config.prefix_slots, **cache.state()}
         if condition.everywhere is not None:
             state["everywhere"] = condition.everywhere
         if condition.lexical is not None:
             state["lexical"] = condition.lexical
+        if self.guide:
+            state["lift"] = self.guide.lift(targets)
         logits, changed = self.step(first + BOS_ID, state)
         return logits, state | changed
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        layers = range(self.net.config.n_layers)
+        layers = range(self.network.config.n_layers)
         cache = Grown([state[f"keys.{i}"] for i in layers], [state[f"values.{i}"] for i in layers])
         condition = Condition(state.get("everywhere"), state.get("lexical"))
-        x = self.net.text_input(tokens[:, None], condition, torch.float32)
+        x = self.network.text_input(tokens[:, None], condition, torch.float32)
         seen = F.pad(state["seen"], (0, 1), value=True)
         # All rows are at the same position.
-        x = self.net.run(x, state["position"][:1], seen[:, None, None, :], cache)  # type: ignore[arg-type]
-        logits = self.net.logits(x, condition)[:, 0] + self.never
-        return logits, {"seen": seen, "position": state["position"] + 1, **cache.state()}
+        x = self.network.run(x, state["position"][:1], seen[:, None, None, :], cache)  # type: ignore[arg-type]
+        logits = self.network.logits(x, condition)[:, 0] + self.never
+        changed = {"seen": seen, "position": state["position"] + 1, **cache.state()}
+        if self.guide:
+            changed["lift"] = unwritten(state["lift"], tokens)
+            whole = logits.logsumexp(dim=-1, keepdim=True)
+            logits = guided(logits - whole, changed["lift"]) + whole  # at the scale that they had
+        return logits, changed
 
 
 def parts(model: NativeModel) -> Parts:
-    writer = NativeWriter(model.net)
+    writer = NativeWriter(model.net, model.guide)
     tokenizer = copy_tokenizer(model.tokenizer.core, encode_special_tokens=True)
     hypotheses = Hypotheses(model.max_tokens, PAD_ID)
     return Parts(

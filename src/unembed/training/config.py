@@ -141,6 +141,9 @@ class TrainConfig:
     lexical_spans: int = 0
     """Spans to which the reader and the lexical head are fitted as a bag of words before the first step; 0 leaves them
     as they begin."""
+    guide_spans: int = 0
+    """Spans to which a guide is fitted after the last step: a bag of words that helps the network write. 0 keeps that
+    of `init_from`, where it has one."""
     model: ModelConfig = field(default_factory=ModelConfig)
     spans: SpanConfig = field(default_factory=SpanConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -209,8 +212,12 @@ class TrainConfig:
             )
         if self.minutes is not None and self.minutes <= 0:
             raise InputError("minutes, where given, must be more than 0")
-        if self.max_steps < 1 or self.batch_tokens < max(self.spans.lengths):
-            raise InputError("max_steps must be at least 1 and batch_tokens at least the longest of spans.lengths")
+        if self.max_steps < (0 if self.init_from and self.guide_spans else 1):
+            raise InputError(
+                "max_steps must be at least 1, or 0 to fit a guide (guide_spans) to the model of init_from"
+            )
+        if self.batch_tokens < max(self.spans.lengths):
+            raise InputError("batch_tokens must be at least the longest of spans.lengths")
 
     def locate(self, path: str) -> str:
         """A corpus or held-out path as it is on this machine."""

@@ -8,6 +8,7 @@ whole network (docs/lab.md).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def fit_lexical_head(
     for step in range(steps):
         picks = rng.choice(len(rows), size=min(ROWS, len(rows)), replace=False)
         logits = net.bag(torch.from_numpy(vectors[picks]).to(device), dtype)
-        loss = _bag_loss(logits.float() + bias, [rows[i] for i in picks.tolist()])
+        loss = bag_loss(logits.float() + bias, [rows[i] for i in picks.tolist()])
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -65,7 +66,7 @@ def _collect(source: ChunkSource, tokenizer: TextTokenizer, spans: int) -> tuple
     return np.concatenate(vectors), rows
 
 
-def _bag_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
+def bag_loss(logits: Tensor, rows: Sequence[Sequence[int] | np.ndarray]) -> Tensor:
     """Mean −log p over all tokens of all rows, from logits [B, V]; the order of the tokens plays no part."""
     owner = torch.from_numpy(np.repeat(np.arange(len(rows)), [len(row) for row in rows])).to(logits.device)
     token = torch.from_numpy(np.concatenate(rows)).to(logits.device)

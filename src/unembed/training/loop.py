@@ -45,6 +45,7 @@ from unembed.training.batches import (
 )
 from unembed.training.config import SourceConfig, TrainConfig
 from unembed.training.corpora import Corpus, read_texts
+from unembed.training.guide import fit_guide
 from unembed.training.lexical import fit_lexical_head
 from unembed.training.optim import build_optimisers, schedule, set_learning_rate
 from unembed.training.vectors import VectorFolder
@@ -107,6 +108,8 @@ class Trainer:
         self._open_output()
         self.source, self.heldout = self._open_data()
         self.tokenizer = self._open_tokenizer()
+        start = native.load(config.init_from, self.device, torch.float32) if config.init_from else None
+        self.guide = start.guide if start else None
         sizes = {**asdict(config.model), "vocab_size": self.tokenizer.vocab_size}
         network = NativeConfig(embedding_dim=self.spec.dim, **sizes)
         self.net = NativeNetwork(network).to(self.device)
@@ -116,7 +119,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self._record()
             if not self.position.step:
-                self._begin()  # the other processes get its weights
+                self._begin(start)  # the other processes get its weights
         self.objective = self.accelerator.prepare(Objective(self.net, self.dtype))
         if config.compile:
             self.objective = torch.compile(self.objective, dynamic=True)  # one graph for all lengths
@@ -197,13 +200,13 @@ class Trainer:
         except OSError as error:
             raise StorageError(f"cannot write to {self.output} ({error.strerror}): choose another output") from error
 
-    def _begin(self) -> None:
+    def _begin(self, given: NativeModel | None) -> None:
         """The weights before the first step: a fitted bag of words, the model that the run starts from, or both, where
         that model has no reader yet."""
         config = self.config
         if config.model.centred and not config.init_from:
             self.net.centre_on(self.source.chunk(0)[1])
-        start = native.load(config.init_from, self.device, torch.float32).net if config.init_from else None
+        start = given.net if given else None
         if start and replace(start.config, reader_width=start.config.reader_width or config.model.reader_width) != (
             self.net.config
         ):
@@ -259,16 +262,27 @@ class Trainer:
             curve.close()
         if position.step < config.max_steps:
             log.info("stopped at step %d of %d; the same command goes on", position.step, config.max_steps)
-        model = self.model()
-        if self.accelerator.is_main_process and not self._written():
-            native.save(model, self.output / "model", training=self._history())
+        model = self._finish() if self.accelerator.is_main_process else self.model()
         if config.tracker != "none":
             self.accelerator.end_training()
+        return model
+
+    def _finish(self) -> NativeModel:
+        """The model as it is now, in its folder; with a guide, where one is asked for and the last step is done."""
+        config, model = self.config, self.model()
+        if self._written():
+            model.guide = native.load(self.output / "model", self.device).guide
+            return model
+        if config.guide_spans and self.position.step >= config.max_steps:
+            spans = config.guide_spans, config.seed
+            model.guide = fit_guide(self.source, self.tokenizer, self.spec.dim, *spans, self.output, self.device)
+        native.save(model, self.output / "model", training=self._history())
         return model
 
     def model(self) -> NativeModel:
         """The network as it is now, as a model. It shares the weights."""
         model = NativeModel(self.net, self.tokenizer, self.spec)
+        model.guide = self.guide
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
 
@@ -288,8 +302,9 @@ class Trainer:
         """What the weights were trained by: this run, and those of the model that it started from."""
         position, config = self.position, self.config
         run = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}
+        guide = {"guide_spans": config.guide_spans} if config.guide_spans else {}
         before = {"before": native.history(config.init_from)} if config.init_from else {}
-        return {**run, "config": config.identity, **before}
+        return {**run, **guide, "config": config.identity, **before}
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands; `position` follows."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unembed.models.base import Sampling
 from unembed.models.decoding import Written, write
+from unembed.models.native.guide import guided, unwritten
 from unembed.models.native.network import Cache, NativeNetwork
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -23,10 +24,11 @@ class Decoder:
         hypothesis_vectors: Tensor | None,
         max_tokens: int,
         dtype: torch.dtype,
+        lift: Tensor | None = None,
     ) -> None:
         prefix, self.condition = net.condition(targets, hypothesis_ids, hypothesis_vectors, dtype)
         rows, P = prefix.x.shape[:2]
-        self.net, self.dtype, self.step, self.rows = net, dtype, 0, rows
+        self.net, self.dtype, self.step, self.rows, self.lift = net, dtype, 0, rows, lift
         self.cache = Cache(net.config, rows, P + max_tokens + 1, dtype, targets.device)
         self.keys = prefix.keys  # B P, or None when no row is padded
         net.run(prefix.x, prefix.positions, None if self.keys is None else self.keys[:, None, None, :], self.cache)
@@ -41,13 +43,18 @@ class Decoder:
         self.step += 1
         logits = self.net.logits(x, self.condition)[:, 0]
         logits[:, [PAD_ID, BOS_ID]] = -torch.inf
-        return logits.log_softmax(dim=-1)
+        logprobs = logits.log_softmax(dim=-1)
+        if self.lift is None:
+            return logprobs
+        self.lift = unwritten(self.lift, tokens)
+        return guided(logprobs, self.lift)
 
     def select(self, rows: Tensor) -> None:
         self.rows = len(rows)
         self.cache.select(rows)
         self.condition = self.condition.select(rows)
         self.keys = None if self.keys is None else self.keys.index_select(0, rows)
+        self.lift = None if self.lift is None else self.lift.index_select(0, rows)
 
 
 @torch.inference_mode()
@@ -63,9 +70,11 @@ def generate(
     generator: torch.Generator | None = None,
     starts: list[list[int]] | None = None,
     dtype: torch.dtype = torch.float32,
+    lift: Tensor | None = None,
 ) -> list[list[Written]]:
-    """Write n texts for each target [B, E]; `starts` (one row of ids a target) are kept as each text's beginning."""
-    decoder = Decoder(net, targets, hypothesis_ids, hypothesis_vectors, max_tokens, dtype)
+    """Write n texts for each target [B, E]; `starts` (one row of ids a target) are kept as each text's beginning,
+    `lift` [B, V] guides (`Guide.lift`)."""
+    decoder = Decoder(net, targets, hypothesis_ids, hypothesis_vectors, max_tokens, dtype, lift)
     return write(
         decoder, len(targets), n=n, sampling=sampling, max_tokens=max_tokens, eos=EOS_ID, device=targets.device,
         generator=generator, starts=starts,

@@ -12,6 +12,7 @@ from torch import Tensor
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.models.batching import in_batches
 from unembed.models.native.generation import generate
+from unembed.models.native.guide import Guide, along, guided
 from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
 
@@ -34,6 +35,8 @@ class NativeModel(InversionModel):
     """A native network with its tokenizer and the spec of the embedder it inverts."""
 
     family = "native"
+    guide: Guide | None = None
+    """What guides it where it writes, scores and varies texts of a vector."""
 
     def __init__(
         self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256
@@ -49,6 +52,10 @@ class NativeModel(InversionModel):
 
     def tensor(self, vectors: np.ndarray) -> Tensor:
         return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
+
+    def lift(self, targets: Tensor) -> Tensor | None:
+        """What the guide adds to log p of each token [rows, V]; see `Guide.lift`."""
+        return None if self.guide is None else self.guide.lift(targets)
 
     def padded(self, rows: Sequence[list[int]]) -> Tensor:
         return pad_rows([row[: self.max_tokens] for row in rows]).to(self.net.device)
@@ -67,9 +74,10 @@ class NativeModel(InversionModel):
         generator = torch.Generator(device=self.net.device).manual_seed(seed)
 
         def some(part: slice) -> list[list[Hypothesis]]:
+            aims = self.tensor(targets[part])
             written = generate(
                 self.net,
-                self.tensor(targets[part]),
+                aims,
                 None if hypotheses is None else self.padded(self.tokenizer.encode(hypotheses[part])),
                 None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
                 n=n,
@@ -78,6 +86,7 @@ class NativeModel(InversionModel):
                 generator=generator,
                 starts=None if starts is None else self.tokenizer.encode(starts[part]),
                 dtype=self.dtype,
+                lift=self.lift(aims),
             )
             texts = self.tokenizer.decode([text.ids for row in written for text in row])
             flat = iter(texts)
@@ -114,6 +123,12 @@ class NativeModel(InversionModel):
         varied = self.net.config.embedding_dim * float(self.net.spread) ** 2
         return {"prior_weight": PRIOR_WEIGHT * varied / (varied + float(self.net.centre.double().square().sum()))}
 
+    def _read(self, targets: Tensor, text: Tensor, *feedback: Tensor) -> Tensor:
+        """log p [B, T, V] of what comes after each token of `text` [B, T], as it would be written."""
+        logprobs = self.net(targets, text, *feedback, dtype=self.dtype).log_softmax(dim=-1)
+        lift = self.lift(targets)
+        return logprobs if lift is None else guided(logprobs, along(lift, text))
+
     @torch.inference_mode()
     def vary(
         self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0
@@ -130,8 +145,7 @@ class NativeModel(InversionModel):
             rows = [row[: self.max_tokens - 1] for row in encoded]
             text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
             feedback = self.padded(encoded), self.tensor(hypothesis_vectors[part])
-            logits = self.net(self.tensor(targets[part]), text, *feedback, dtype=self.dtype)  # B T V
-            doubt = logits.softmax(dim=-1)
+            doubt = self._read(self.tensor(targets[part]), text, *feedback).exp()  # B T V
             doubt[:, :, [PAD_ID, BOS_ID, EOS_ID]] = 0
             doubt.scatter_(2, labels.clamp(min=0)[:, :, None], 0)  # what stands there already is no change
             doubt[labels == IGNORED] = 0
@@ -147,6 +161,7 @@ class NativeModel(InversionModel):
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
+        given = targets
         if targets is None:
             targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
         rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts)]
@@ -155,8 +170,12 @@ class NativeModel(InversionModel):
         for i in range(0, len(rows), READ):
             part = order[i : i + READ]
             text, labels = (t.to(self.net.device) for t in text_and_labels([rows[j] for j in part]))
-            logits = self.net(self.tensor(targets[part]), text, dtype=self.dtype)  # B T V
-            # One pass over the logits, where cross_entropy would write them anew twice.
-            chosen = logits.gather(-1, labels.clamp(min=0)[:, :, None])[:, :, 0] - logits.logsumexp(dim=-1)  # B T
+            aims, wanted = self.tensor(targets[part]), labels.clamp(min=0)[:, :, None]  # B T 1
+            if self.guide is None or given is None:
+                logits = self.net(aims, text, dtype=self.dtype)  # B T V
+                # One pass over the logits, where cross_entropy would write them anew twice.
+                chosen = logits.gather(-1, wanted)[:, :, 0] - logits.logsumexp(dim=-1)  # B T
+            else:
+                chosen = self._read(aims, text).gather(-1, wanted)[:, :, 0]  # B T
             out[part] = chosen.masked_fill(labels == IGNORED, 0).sum(dim=1).cpu().numpy()
         return out
