@@ -23,6 +23,7 @@ import torch
 from unembed.checkpoints import load_model, native
 from unembed.embedders.spec import EmbedderSpec
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.native.guide import Guide
 from unembed.models.native.tokenizer import TextTokenizer
 
 WRITER, READER = "hf_writerwriterwriterwriter", "hf_readerreaderreaderreader"
@@ -192,6 +193,7 @@ def toy(tmp_path_factory):
     net = NativeNetwork(NativeConfig(16, tokenizer.vocab_size, 64, 2, 2, 3, 2, 12)).eval()
     model = NativeModel(net, tokenizer, EmbedderSpec("toy-embedder", 16, prefix="query: "))
     model.controls = ["one text", "another"]
+    model.guide = Guide(16, 8, tokenizer.vocab_size)
     folder = tmp_path_factory.mktemp("toy") / "model"
     native.save(model, folder)
     return folder
@@ -214,7 +216,8 @@ def test_what_is_pushed_is_pulled_and_loads(hub, folder, command, tmp_path):
     assert "mind: controls.jsonl holds 2 texts of the training data, word for word" in out
     repo = hub.repos["acme/inverter"]
     assert not repo["private"]
-    sent = {"config.json", "model.safetensors", "tokenizer.json", "controls.jsonl", "README.md"}
+    weights = {"model.safetensors", "guide.safetensors"}
+    sent = {"config.json", *weights, "tokenizer.json", "controls.jsonl", "README.md"}
     assert set(repo["files"]) == sent
     assert all(repo["files"][name] == (folder / name).read_bytes() for name in sent - {"README.md"})
     card = repo["files"]["README.md"].decode()

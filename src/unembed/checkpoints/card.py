@@ -22,6 +22,7 @@ def describe(folder: Path) -> dict[str, str]:
         try:
             config = read_config(folder)
             longest, spec = config["network"]["max_tokens"], EmbedderSpec.from_dict(config["embedder"])
+            guided = native.GUIDE in config["sha256"]
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder}/config.json is damaged ({error}): copy the model again") from error
         tensors = read_tensors(folder)
@@ -30,6 +31,7 @@ def describe(folder: Path) -> dict[str, str]:
             "format": OWN,
             "model": "hypothesizer and corrector in one network",
             "parameters": f"{count / 1e6:.1f}M",
+            "guide": "yes" if guided else "none",
             "longest text": f"{longest} tokens",
         }
         return sizes | _embedder(spec) | _bytes(folder)

@@ -27,7 +27,7 @@ def push(folder: str, name: str, private: bool = False, dry_run: bool = False) -
         raise InputError(f"'{name}' is no name on the hub: give OWNER/NAME")
     model = resolve(folder)
     files, left = parts(model)
-    if any(path.suffix == ".bin" for path in model.iterdir()) and not any(p.suffix == ".safetensors" for p in files):
+    if any(path.suffix == ".bin" for path in model.iterdir()) and not any(p.match("model*.safetensors") for p in files):
         raise InputError(
             f"{model} holds its weights as a pickle, which nobody should have to trust: write them as safetensors with "
             f"unembed models convert {model} DEST --format vec2text"

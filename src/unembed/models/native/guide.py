@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unembed.models.native.tokenizer import EOS_ID
 
-STRENGTH = 0.4
+STRENGTH = 0.5
 """What the guide's word counts for beside the network's own, which has learned most of it itself."""
 LOWEST, HIGHEST = -2.0, 6.0
 """Nats by which a token may seem rarer and more frequent than in all texts."""
