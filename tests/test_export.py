@@ -94,7 +94,7 @@ def test_the_model_that_ships_writes_and_corrects_the_same(shipped, runner, mini
 
 def test_all_graphs_share_one_file_of_weights(shipped):
     model, folder = shipped
-    weights = sum(p.numel() * 4 for p in model.net.parameters())
+    weights = sum(p.numel() * 4 for part in (model.net, model.guide) for p in part.parameters())
     assert weights <= sum(path.stat().st_size for path in folder.iterdir()) < 1.03 * weights
     assert sorted(path.name for path in folder.glob("*.onnx")) == [
         "correct.onnx", "hypothesize.onnx", "hypothesize_step.onnx",
