@@ -107,7 +107,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"Each arm {settings['pflop']} PFLOP from scratch; {settings['heldout']}, n = {settings['n']} texts each of "
         f"{', '.join(map(str, LENGTHS))} tokens; brackets are 95 % bootstrap intervals, changes are paired; "
-        f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}.",
+        f"{machine['processor']}, cores: {machine['cores']}, torch {machine['torch']}.",
         "",
         "| changed | steps | M tokens | minutes | nats a word | change | token F1, greedy | change |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
