@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,13 @@ def inverter(two_threads: None) -> Inverter:
     import unembed
 
     return unembed.load("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """200 letters about invented people."""
+    with open(Path(__file__).parent.parent / "examples" / "letters.txt", encoding="utf-8") as file:
+        return [line.strip() for line in islice(file, 200)]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import json
 import lzma
+import re
 import sys
 import unicodedata
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unembed.errors import InputError, MissingExtra, StorageError
+from unembed.errors import InputError, MissingExtra, StorageError, install_line
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.scripts import chunks
 from unembed.training.batches import SpanSource, StoredSource, batches_of_chunk, disturb, drop_condition
@@ -148,8 +149,8 @@ def test_missing_packages_name_the_pip_line(tmp_path, monkeypatch):
         return import_module(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    refused(MissingExtra, r"pip install .*\[parquet\]'", path)
-    refused(MissingExtra, r"pip install .*\[train\]'", "hf:some/data")
+    refused(MissingExtra, re.escape(install_line("parquet")), path)
+    refused(MissingExtra, re.escape(install_line("train")), "hf:some/data")
 
 
 def test_a_dataset_of_the_hub(monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +26,6 @@ from unembed.training.loop import train
 
 CPU, F32 = torch.device("cpu"), torch.float32
 DIM, VOCAB = 384, 400
-LETTERS = Path(__file__).parent.parent / "examples" / "letters.txt"
-
-
-@pytest.fixture(scope="module")
-def texts():
-    with open(LETTERS, encoding="utf-8") as file:
-        return [line.strip() for line in islice(file, 200)]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 import pytest
 
-from unembed.errors import MissingExtra
+from unembed.errors import MissingExtra, install_line
 from unembed.privacy.audit.names import names
 from unembed.privacy.audit.pii import Recogniser, installed_ner, leaked
 
@@ -100,5 +101,5 @@ def test_without_presidio(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(MissingExtra, match=r"pip install .*\[audit\]'"):
+    with pytest.raises(MissingExtra, match=re.escape(install_line("audit"))):
         Recogniser()

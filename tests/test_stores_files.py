@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from unembed.errors import InputError, MissingExtra, StorageError, UnembedError
+from unembed.errors import InputError, MissingExtra, StorageError, UnembedError, install_line
 from unembed.stores import VectorBatch, VectorSource, base, open_vectors, read_vectors
 
 N, D = 10, 4
@@ -578,7 +578,7 @@ def test_parquet_keeps_nothing_of_what_was_read(tmp_path):
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     path, _ = write_parquet(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    refused(MissingExtra, ("pip install", "[parquet]'"), path)
+    refused(MissingExtra, install_line("parquet"), path)
 
 
 def test_batch_size_must_be_positive(tmp_path):

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,6 @@ from unembed.training.loop import Trainer, train
 from unembed.training.vectors import VectorFolder, write_vectors
 
 CPU, F32 = torch.device("cpu"), torch.float32
-LETTERS = Path(__file__).parent.parent / "examples" / "letters.txt"
-
-
-@pytest.fixture(scope="module")
-def texts():
-    with open(LETTERS, encoding="utf-8") as file:
-        return [line.strip() for line in islice(file, 200)]
 
 
 @pytest.fixture(scope="module")

@@ -270,8 +270,8 @@ class Trainer:
     def _finish(self) -> NativeModel:
         """The model as it is now, in its folder; with a guide, where one is asked for and the last step is done."""
         config, model = self.config, self.model()
-        if self._written():
-            model.guide = native.load(self.output / "model", self.device).guide
+        if stored := self._stored():
+            model.guide = stored.guide
             return model
         if config.guide_spans and self.position.step >= config.max_steps:
             spans = config.guide_spans, config.seed
@@ -286,17 +286,16 @@ class Trainer:
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
 
-    def _written(self) -> bool:
-        """Whether the model's folder holds these very weights. It is left alone then: a calibration may lie in it."""
+    def _stored(self) -> NativeModel | None:
+        """The model in the folder, if it has these very weights. It is left alone then: a calibration may be there."""
         folder = self.output / "model"
         this = {key: value for key, value in self._history().items() if key != "before"}
         try:
             if native.history(folder)[-1] != this:
-                return False
-            native.load(folder, torch.device("cpu"))  # which finds a missing or changed file
+                return None
+            return native.load(folder, self.device)  # which finds a missing or changed file
         except (CheckpointError, OSError, ValueError):
-            return False
-        return True
+            return None
 
     def _history(self) -> dict[str, Any]:
         """What the weights were trained by: this run, and those of the model that it started from."""

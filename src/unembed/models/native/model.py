@@ -54,8 +54,8 @@ class NativeModel(InversionModel):
         return torch.as_tensor(np.array(vectors, dtype=np.float32, order="C"), device=self.net.device)
 
     def lift(self, targets: Tensor) -> Tensor | None:
-        """What the guide adds to log p of each token [rows, V]; see `Guide.lift`."""
-        return None if self.guide is None else self.guide.lift(targets)
+        """What the guide adds to log p of each token [rows, V]; None without a guide, or where no row has a vector."""
+        return None if self.guide is None or not targets.any() else self.guide.lift(targets)
 
     def padded(self, rows: Sequence[list[int]]) -> Tensor:
         return pad_rows([row[: self.max_tokens] for row in rows]).to(self.net.device)
@@ -123,10 +123,9 @@ class NativeModel(InversionModel):
         varied = self.net.config.embedding_dim * float(self.net.spread) ** 2
         return {"prior_weight": PRIOR_WEIGHT * varied / (varied + float(self.net.centre.double().square().sum()))}
 
-    def _read(self, targets: Tensor, text: Tensor, *feedback: Tensor) -> Tensor:
+    def _read(self, targets: Tensor, text: Tensor, lift: Tensor | None, *feedback: Tensor) -> Tensor:
         """log p [B, T, V] of what comes after each token of `text` [B, T], as it would be written."""
         logprobs = self.net(targets, text, *feedback, dtype=self.dtype).log_softmax(dim=-1)
-        lift = self.lift(targets)
         return logprobs if lift is None else guided(logprobs, along(lift, text))
 
     @torch.inference_mode()
@@ -145,7 +144,8 @@ class NativeModel(InversionModel):
             rows = [row[: self.max_tokens - 1] for row in encoded]
             text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
             feedback = self.padded(encoded), self.tensor(hypothesis_vectors[part])
-            doubt = self._read(self.tensor(targets[part]), text, *feedback).exp()  # B T V
+            aims = self.tensor(targets[part])
+            doubt = self._read(aims, text, self.lift(aims), *feedback).exp()  # B T V
             doubt[:, :, [PAD_ID, BOS_ID, EOS_ID]] = 0
             doubt.scatter_(2, labels.clamp(min=0)[:, :, None], 0)  # what stands there already is no change
             doubt[labels == IGNORED] = 0
@@ -161,7 +161,6 @@ class NativeModel(InversionModel):
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
-        given = targets
         if targets is None:
             targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
         rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts)]
@@ -171,11 +170,12 @@ class NativeModel(InversionModel):
             part = order[i : i + READ]
             text, labels = (t.to(self.net.device) for t in text_and_labels([rows[j] for j in part]))
             aims, wanted = self.tensor(targets[part]), labels.clamp(min=0)[:, :, None]  # B T 1
-            if self.guide is None or given is None:
+            lift = self.lift(aims)
+            if lift is None:
                 logits = self.net(aims, text, dtype=self.dtype)  # B T V
                 # One pass over the logits, where cross_entropy would write them anew twice.
                 chosen = logits.gather(-1, wanted)[:, :, 0] - logits.logsumexp(dim=-1)  # B T
             else:
-                chosen = self._read(aims, text).gather(-1, wanted)[:, :, 0]  # B T
+                chosen = self._read(aims, text, lift).gather(-1, wanted)[:, :, 0]  # B T
             out[part] = chosen.masked_fill(labels == IGNORED, 0).sum(dim=1).cpu().numpy()
         return out
