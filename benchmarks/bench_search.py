@@ -35,6 +35,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "crossover and word edits": {"edits": 0},
     "recombination": {"recombinations": 0},
     "regrowth": {"regrown": 0},
+    "words looked up": {"lookups": 0},
+    "rearrangement": {"rearranged": 0},
     "prior": {"prior_weight": 0.0},
 }
 
@@ -84,8 +86,8 @@ def tables(results: dict[str, Any]) -> str:
     if results["ablation"]:
         lines += [
             "",
-            "| tokens | queries allowed | left out | token F1 | change | cosine |",
-            "|--:|--:|---|--:|--:|--:|",
+            "| tokens | queries allowed | left out | token F1 | change | exact (uncased) % | cosine |",
+            "|--:|--:|---|--:|--:|--:|--:|",
         ]
     for row in results["ablation"].values():
         whole = results["ablation"][f"{row['length']}/nothing"]["figures"]["token_f1"]  # the first that is measured
@@ -93,7 +95,7 @@ def tables(results: dict[str, Any]) -> str:
         change = "" if row["left_out"] == "nothing" else cell(paired_difference(f1, whole).to_dict(), 1, 3)
         lines.append(
             f"| {row['length']} | {row['budget']:,} | {row['left_out']} | {cell(estimate(f1), 1, 2)} | {change} "
-            f"| {cell(estimate(row['figures']['cosine']), 1, 3)} |"
+            f"| {cell(estimate(row['figures']['exact']), 100, 0)} | {cell(estimate(row['figures']['cosine']), 1, 3)} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -21,6 +21,7 @@ from unembed.models.native.network import IGNORED, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
 from unembed.models.onnx_runtime import OnnxModel
 from unembed.training import guide as fitting
+from unembed.training.collected import collected
 from unembed.training.config import ModelConfig, SourceConfig, SpanConfig, TrainConfig
 from unembed.training.loop import train
 
@@ -47,8 +48,11 @@ class Texts:
 @pytest.fixture(scope="module")
 def fitted(texts, tokenizer, minilm, tmp_path_factory):
     """A guide that has seen 200 lines twenty times."""
-    source, folder = Texts(texts, minilm), tmp_path_factory.mktemp("guide")
-    return fitting.fit_guide(source, tokenizer, DIM, 20 * len(texts), 0, folder, CPU)
+    with collected(Texts(texts, minilm), tokenizer, 20 * len(texts), tmp_path_factory.mktemp("spans")) as (
+        vectors,
+        rows,
+    ):
+        return fitting.fit_guide(vectors, rows, tokenizer.vocab_size, 0, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +209,7 @@ def recipe(texts, tokenizer, tmp_path, minilm, monkeypatch):
 def test_training_ends_with_a_guide_and_fine_tuning_keeps_it(recipe):
     first = train(recipe("first", guide_spans=64))
     folder = Path(recipe("first").output)
-    assert first.guide and not list(folder.glob("guide-*")), "the vectors are not kept once it is there"
+    assert first.guide and not list(folder.glob("spans-*")), "the vectors are not kept once it is there"
     written = (folder / "model" / "guide.safetensors").stat().st_mtime_ns
     again = train(recipe("first", guide_spans=64))
     assert (folder / "model" / "guide.safetensors").stat().st_mtime_ns == written
@@ -220,18 +224,14 @@ def test_training_ends_with_a_guide_and_fine_tuning_keeps_it(recipe):
         train(recipe("none", max_steps=0, guide_spans=8))
 
 
-def test_a_stopped_fit_does_not_embed_again(texts, tokenizer, minilm, tmp_path, monkeypatch):
+def test_a_stopped_fit_does_not_embed_again(texts, tokenizer, minilm, tmp_path):
     source = Texts(texts[:50], minilm)
 
-    def killed(*arguments):
+    with pytest.raises(KeyboardInterrupt), collected(source, tokenizer, 150, tmp_path):
         raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            fitting.fit_guide(source, tokenizer, DIM, 150, 0, tmp_path, CPU)
-    assert source.asked == 3 == len(list(tmp_path.glob("guide-*.npz")))
-    fitting.fit_guide(source, tokenizer, DIM, 150, 0, tmp_path, CPU)
+    assert source.asked == 3 == len(list(tmp_path.glob("spans-*.npz")))
+    with collected(source, tokenizer, 150, tmp_path) as (vectors, rows):
+        assert len(vectors) == len(rows) == 150
     assert source.asked == 3 and not list(tmp_path.iterdir())
 
 
@@ -241,6 +241,7 @@ def test_a_full_disk_is_said_in_one_line(texts, tokenizer, minilm, tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(StorageError, match="No space left on device"):
-        fitting.fit_guide(Texts(texts[:50], minilm), tokenizer, DIM, 50, 0, tmp_path, CPU)
+    source = Texts(texts[:50], minilm)
+    with pytest.raises(StorageError, match="No space left on device"), collected(source, tokenizer, 50, tmp_path):
+        pass
     assert not list(tmp_path.iterdir())

@@ -17,11 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
+import numpy as np
 import pytest
 import torch
 
 from unembed.checkpoints import load_model, native
 from unembed.embedders.spec import EmbedderSpec
+from unembed.models.lexicon import Lexicon
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
 from unembed.models.native.guide import Guide
 from unembed.models.native.tokenizer import TextTokenizer
@@ -194,6 +196,7 @@ def toy(tmp_path_factory):
     model = NativeModel(net, tokenizer, EmbedderSpec("toy-embedder", 16, prefix="query: "))
     model.controls = ["one text", "another"]
     model.guide = Guide(16, 8, tokenizer.vocab_size)
+    model.lexicon = Lexicon(["cat", "mat"], np.ones((2, 16), dtype=np.float32))
     folder = tmp_path_factory.mktemp("toy") / "model"
     native.save(model, folder)
     return folder
@@ -216,7 +219,7 @@ def test_what_is_pushed_is_pulled_and_loads(hub, folder, command, tmp_path):
     assert "mind: controls.jsonl holds 2 texts of the training data, word for word" in out
     repo = hub.repos["acme/inverter"]
     assert not repo["private"]
-    weights = {"model.safetensors", "guide.safetensors"}
+    weights = {"model.safetensors", "guide.safetensors", "lexicon.safetensors"}
     sent = {"config.json", *weights, "tokenizer.json", "controls.jsonl", "README.md"}
     assert set(repo["files"]) == sent
     assert all(repo["files"][name] == (folder / name).read_bytes() for name in sent - {"README.md"})

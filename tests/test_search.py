@@ -16,9 +16,11 @@ from unembed.embedders import Embedder, EmbedderSpec
 from unembed.errors import InputError
 from unembed.metrics import token_f1, words
 from unembed.models.base import GREEDY, Hypothesis, InversionModel
+from unembed.models.lexicon import Lexicon
 from unembed.search import loop
 from unembed.search.consensus import agreement, by_agreement, by_consensus
-from unembed.search.edits import crossover, edit, pieces, propose, vocabulary
+from unembed.search.edits import crossover, edit, join, pieces, propose, vocabulary
+from unembed.search.lookup import GAPS, LOOSE, rearranged, with_words
 from unembed.search.loop import POOL, Search, Target, search
 from unembed.search.types import Candidate, SearchConfig
 
@@ -98,6 +100,7 @@ def run(model, embedder, targets=(TRUTH,), first=0, **config):
         "corrections": 2,
         "edits": 24,
         "recombinations": 0,
+        "rearranged": 0,
         "prior_weight": 0.0,
         **config,
     }  # whatever the defaults are
@@ -349,6 +352,65 @@ def test_recombination_alone_finds_what_no_text_had_whole(embedder):
     assert found.exact and found.text.lower() == TRUTH and found.candidates[0].origin == "recombination"
 
 
+def directions(words):
+    """A lexicon of the embedder's words, as one fitted to many texts would be: what a word adds to a vector."""
+    vectors = Words().encode(words)
+    return Lexicon(words, vectors - vectors.mean(axis=0))
+
+
+def test_a_word_that_nothing_wrote_is_looked_up(embedder):
+    model, plain = Listed(["the cat lay on the mat"]), {"corrections": 0, "regrown": 0, "edits": 0, "steps": 6}
+    [found] = run(model, embedder, **plain)
+    assert not found.exact and found.stopped == "stalled"
+    model.lexicon = directions(["dog", "SAT", "lay", "cat", "sun", "the"])
+    [found] = run(model, embedder, **plain, lookups=12)
+    assert found.exact and found.text == "the cat SAT on the mat" and found.candidates[0].origin == "lookup"
+    assert found.steps == 2, "looked up after a round without progress"
+    [found] = run(model, embedder, **plain, lookups=0)
+    assert not found.exact
+
+
+def test_words_are_tried_from_the_one_most_lacking_on(embedder):
+    lexicon, text = directions(["dog", "sat", "lay", "cat", "sun", "the"]), "the cat lay on the mat"
+    truth, there = Words().encode([TRUTH, text])
+    tried = list(with_words(text, truth - there, lexicon, np.random.default_rng(0)))
+    first = tried[: LOOSE + GAPS]
+    assert all("sat" in one.split() for one in first) and "the cat sat on the mat" in first
+    assert [len(one.split()) for one in first] == [6] * LOOSE + [7] * GAPS
+    new = [next(word for word in one.split() if one.split().count(word) > text.split().count(word)) for one in tried]
+    assert set(new) == {"sat", "dog", "sun"}, "what stands there already is not looked up"
+    assert list(with_words("", truth, lexicon, np.random.default_rng(0)))[0] == "the", "an empty text has one gap"
+
+
+def test_a_phrase_is_moved_and_a_word_left_out(embedder):
+    plain = {"corrections": 0, "regrown": 0, "edits": 0, "steps": 9, "patience": 9, "rearranged": 24}
+    for wrong in ("on the mat the cat sat", "the cat sat on on the mat"):
+        [found] = run(Listed([wrong]), embedder, **plain)
+        assert found.exact and found.text == TRUTH and found.candidates[0].origin == "rearrangement"
+    tried = list(rearranged("a b, c", np.random.default_rng(0)))
+    assert tried[:4] == ["b, c", "a, c", "a b c", "a b,"], "first less each of its pieces"
+    assert {"b, c a", "c a b,", "a c b,"} <= set(tried[4:])
+    assert list(rearranged("word", np.random.default_rng(0))) == [""]
+
+
+def test_numbers_are_tried_with_every_other_digit():
+    tried = list(rearranged("in May 1515", np.random.default_rng(0)))
+    assert tried[:3] == ["May 1515", "in 1515", "in May"]
+    numbers = [text for text in tried if text.startswith("in May ") and "1515" not in text]
+    assert len(numbers) == len(set(numbers)) == 36 and {"in May 1519", "in May 0515", "in May 1525"} <= set(numbers)
+
+
+def test_brackets_open_before_what_they_hold():
+    assert join(["Los", " Angeles", " (", " at"]) == "Los Angeles (at" and join(["(", " a", ")"]) == "(a)"
+
+
+def test_no_text_is_looked_up_or_rearranged_twice(embedder):
+    model = Listed(["rain in the north"])
+    model.lexicon = directions(["dog", "sat", "cat", "mat"])
+    run(model, embedder, corrections=0, regrown=0, edits=0, rearranged=24, lookups=12, steps=8, patience=8)
+    assert len(set(keys(embedder))) == len(keys(embedder)) > 20
+
+
 LIKELIEST = {"sample_corrections": False, "edits": 0, "hypotheses": 0}
 
 
@@ -421,7 +483,7 @@ def test_results_come_in_order_whatever_is_searched_together(embedder):
     assert [rows for method, rows, n in model.calls if method == "hypothesize" and n == 1] == [2, 2, 1]
     assert run(Listed(NEAR), embedder, targets[3:], first=3, steps=3) == together[3:], "as a resumed run needs"
     vectors, seen = Words().encode(targets), []
-    config = SearchConfig(steps=3, corrections=2, edits=24, recombinations=0, prior_weight=0.0)
+    config = SearchConfig(steps=3, corrections=2, edits=24, recombinations=0, rearranged=0, prior_weight=0.0)
     assert search(Listed(NEAR), embedder, vectors, config, TOLERANCE, seen.append) == together == seen
 
 
@@ -441,7 +503,8 @@ def test_only_the_beam_keeps_vectors(embedder, monkeypatch):
     ("field", "value"),
     [
         ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
-        ("edits", -1), ("recombinations", -1), ("budget", 0), ("regrown", -1), ("temperature", 0.0), ("top_p", 0.0),
+        ("edits", -1), ("recombinations", -1), ("budget", 0), ("regrown", -1), ("lookups", -1),
+        ("rearranged", -1), ("temperature", 0.0), ("top_p", 0.0),
         ("top_p", 1.5), ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),
     ],

@@ -39,15 +39,17 @@ def calibration(path: Path) -> str:
     return "\n".join(lines)
 
 
-def guide(model: NativeModel, runs: list[dict[str, Any]]) -> str:
-    """What the card says of the guide."""
+def beside(model: NativeModel, runs: list[dict[str, Any]]) -> str:
+    """What the card says of the guide and the lexicon."""
     if not model.guide:
         return ""
     parameters = sum(p.numel() for p in model.guide.parameters())
     spans = next(run["guide_spans"] for run in reversed(runs) if run.get("guide_spans"))
     return (
         f"\nBeside it lies a guide of {parameters / 1e6:.1f}M parameters: one hidden layer, which says of each token "
-        f"how much the vector speaks for it, fitted to {spans / 1e6:.2f} million more spans.\n"
+        f"how much the vector speaks for it, fitted to {spans / 1e6:.2f} million more spans. Of the same spans is a "
+        f"lexicon of {len(model.lexicon.words) if model.lexicon else 0:,} words, where the search looks up what a text "
+        "lacks.\n"
     )
 
 
@@ -72,7 +74,7 @@ def main() -> None:
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
         "stages": str(sum(run["steps"] > 0 for run in runs)),
-        "guide": guide(model, runs),
+        "beside": beside(model, runs),
         "steps": f"{sum(run.get('steps', 0) for run in runs):,}",
         "tokens": f"{sum(run.get('tokens', 0) for run in runs) / 1e6:.1f}",
         "calibration": calibration(args.output / FILE),

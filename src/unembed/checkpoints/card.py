@@ -14,6 +14,7 @@ from unembed.models.onnx_runtime import OnnxModel
 
 OWN = "unembed's own"
 BYTES = ".safetensors", ".bin"
+_BESIDE = {"guide": native.GUIDE, "lexicon": native.LEXICON}
 
 
 def describe(folder: Path) -> dict[str, str]:
@@ -22,7 +23,7 @@ def describe(folder: Path) -> dict[str, str]:
         try:
             config = read_config(folder)
             longest, spec = config["network"]["max_tokens"], EmbedderSpec.from_dict(config["embedder"])
-            guided = native.GUIDE in config["sha256"]
+            beside = {name: "yes" if file in config["sha256"] else "none" for name, file in _BESIDE.items()}
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"{folder}/config.json is damaged ({error}): copy the model again") from error
         tensors = read_tensors(folder)
@@ -31,7 +32,7 @@ def describe(folder: Path) -> dict[str, str]:
             "format": OWN,
             "model": "hypothesizer and corrector in one network",
             "parameters": f"{count / 1e6:.1f}M",
-            "guide": "yes" if guided else "none",
+            **beside,
             "longest text": f"{longest} tokens",
         }
         return sizes | _embedder(spec) | _bytes(folder)

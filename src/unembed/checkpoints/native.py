@@ -1,6 +1,6 @@
 """The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json,
-guide.safetensors (likewise, for a model with a guide), controls.jsonl (some training texts, for the control in
-evaluations), README.md.
+guide.safetensors and lexicon.safetensors (likewise, for a model that has them), controls.jsonl (some training texts,
+for the control in evaluations), README.md.
 
 config.json holds the network's sizes, the embedder's spec and the SHA-256 of the other files, which loading verifies.
 """
@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from unembed.checkpoints.writing import replacing
 from unembed.devices import multiplies_bfloat16
 from unembed.embedders.spec import EmbedderSpec
 from unembed.errors import CheckpointError, first_line
+from unembed.models.lexicon import Lexicon
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
 from unembed.models.native.guide import Guide
 from unembed.models.native.tokenizer import TextTokenizer
 
 FORMAT = "unembed-native"
 VERSION = 1
-WEIGHTS, GUIDE = "model.safetensors", "guide.safetensors"
-_SCALE = ".scale"
+WEIGHTS, GUIDE, LEXICON = "model.safetensors", "guide.safetensors", "lexicon.safetensors"
+_SCALE, _DIRECTIONS = ".scale", "directions"
 
 
 def recognise(folder: Path) -> bool:
@@ -49,11 +50,16 @@ def save(
     """Write `model` to `folder`, in the place of an older model there. With `int8`, matrices are stored as int8 with
     one float16 scale a row: a quarter of the size. Raises StorageError (a full disk, a folder with other things in it)
     and leaves what was there."""
-    parts: dict[str, nn.Module] = {WEIGHTS: model.net, **({GUIDE: model.guide} if model.guide else {})}
+    parts = {WEIGHTS: dict(model.net.state_dict())}
+    if model.guide:
+        parts[GUIDE] = dict(model.guide.state_dict())
+    if model.lexicon:
+        parts[LEXICON] = {_DIRECTIONS: torch.from_numpy(model.lexicon.directions)}
     with replacing(Path(folder), recognise, "model of unembed's own kind") as made:
         for name, part in parts.items():
-            weights = {key: tensor.detach().float().cpu().contiguous() for key, tensor in part.state_dict().items()}
-            save_file(quantise(weights) if int8 else weights, made / name)
+            weights = {key: tensor.detach().float().cpu().contiguous() for key, tensor in part.items()}
+            words = {"words": json.dumps(model.lexicon.words)} if name == LEXICON and model.lexicon else None
+            save_file(quantise(weights) if int8 else weights, made / name, words)
         model.tokenizer.save(made / "tokenizer.json")
         config = {
             "format": FORMAT,
@@ -97,8 +103,10 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
     net.eval().requires_grad_(False).to(device=device, dtype=dtype or inference_dtype(device))
     model = NativeModel(net, TextTokenizer.load(folder / "tokenizer.json"), spec)
     model.guide = guide
-    both = digests[WEIGHTS] + digests.get(GUIDE, "")
-    model.digest = hashlib.sha256(both.encode()).hexdigest()[:16] if guide else both[:16]
+    if LEXICON in digests:
+        model.lexicon = _lexicon(folder / LEXICON, spec.dim)
+    parts = [digests[name] for name in (WEIGHTS, GUIDE, LEXICON) if name in digests]
+    model.digest = parts[0][:16] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
     if (folder / "controls.jsonl").is_file():
         try:
             with open(folder / "controls.jsonl", encoding="utf-8") as file:
@@ -115,7 +123,16 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path} cannot be read ({first_line(error)}): copy the model again") from error
 
 
-def _fill(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+def _lexicon(path: Path, dim: int) -> Lexicon:
+    directions = _read(path).get(_DIRECTIONS, torch.zeros(0))
+    with safe_open(path, "np") as file:
+        words = json.loads((file.metadata() or {}).get("words", "[]"))
+    if directions.shape != (len(words), dim):
+        raise CheckpointError(f"{path} does not fit its config: copy the model again")
+    return Lexicon(words, directions.numpy())
+
+
+def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

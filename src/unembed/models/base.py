@@ -14,6 +14,7 @@ from unembed.errors import InputError
 if TYPE_CHECKING:
     from unembed.confidence import Calibration
     from unembed.embedders.spec import EmbedderSpec
+    from unembed.models.lexicon import Lexicon
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class InversionModel(ABC):
     has_prior: bool = True
     """Whether it knows log p(text) without a vector. Without, `score` takes targets only, and the score of a search is
     the cosine alone."""
+    lexicon: Lexicon | None = None
+    """Where the search looks words up that a text seems to lack; None for a model that has none."""
     calibration: Calibration | None = None
     """What its results are worth, measured; None until `unembed calibrate`."""
 

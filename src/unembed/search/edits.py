@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unembed.scripts import pieces, spaced
+from unembed.scripts import OPENING, pieces, spaced
 from unembed.search.types import Candidate
 
 _MOVES = ("crossover", "substitution", "insertion", "deletion", "move")
@@ -19,10 +19,14 @@ _SHARES = (0.25, 0.35, 0.2, 0.1, 0.1)
 
 
 def join(parts: Sequence[str]) -> str:
-    """The text of pieces in any order: words that would run into one get a space between them."""
+    """The text of pieces in any order: words that would run into one get a space between them, and what opens a bracket
+    has none behind it."""
     out: list[str] = []
     for part in parts:
-        out.append(" " + part if out and spaced(part) and spaced(out[-1].lstrip()) else part)
+        before = out[-1].lstrip() if out else ""
+        if before and before in OPENING:
+            part = part.lstrip()
+        out.append(" " + part if spaced(part) and spaced(before) else part)
     return "".join(out).strip()
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from unembed.embedders import Embedder
 from unembed.models.base import GREEDY, InversionModel, Sampling
 from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import pieces, propose
+from unembed.search.lookup import rearranged, with_words
 from unembed.search.recombination import Recombination
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
@@ -155,7 +157,18 @@ class Search:
             known = Recombination([found.text for found in state.pool], [found.cosine for found in state.pool])
             starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
             out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
+        if state.since_better:
+            best = beam[0].text
+            if self.model.lexicon is not None:
+                lacking = with_words(best, state.vector - state.beam_vectors[0], self.model.lexicon, rng)
+                out += self._untried(state, lacking, config.lookups, "lookup")
+            out += self._untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
         return out
+
+    def _untried(self, state: Target, texts: Iterator[str], n: int, origin: str) -> list[Proposal]:
+        """The first n texts that were not asked about yet."""
+        new = (text for text in texts if self.embedder.key(text) not in state.seen)
+        return [Proposal(text, origin) for text in islice(new, n)]
 
     def _sample_again(self, states: list[Target], seed: int) -> list[list[Proposal]]:
         """Samples for the targets for which nothing but empty texts was written so far."""

@@ -37,6 +37,11 @@ class SearchConfig:
     """Texts put together in a round from all candidates of a target, weighted by their cosines, without the network."""
     regrown: int = 1
     """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
+    lookups: int = 48
+    """Texts tried in such rounds that have a word the best hypothesis seems to lack, where the model has a lexicon."""
+    rearranged: int = 24
+    """Texts tried in such rounds that are the best hypothesis less a word, with words in another order, or with another
+    digit."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
@@ -52,7 +57,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "edits": 0, "recombinations": 0, "regrown": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
+            "edits": 0, "recombinations": 0, "regrown": 0, "lookups": 0, "rearranged": 0, "top_k": 0, "patience": 1,
+            "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -70,6 +76,7 @@ class SearchConfig:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
         of_each = self.corrections + self.variations + self.regrown
         per_round = self.sequence_beam_width * of_each + self.edits + self.recombinations
+        per_round += self.lookups + self.rearranged
         without = max(2 if self.consensus > 1 else 1, self.sequence_beam_width)
         most = 1 + self.hypotheses + self.steps * per_round if self.steps else without
         return min(most, self.budget or most)
@@ -87,8 +94,8 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, variation, regrowth, recombination, or of the edits crossover,
-    substitution, insertion, deletion or move."""
+    """Which move made it: hypothesis, correction, variation, regrowth, recombination, lookup, rearrangement, or of the
+    edits crossover, substitution, insertion, deletion or move."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 

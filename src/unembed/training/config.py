@@ -142,8 +142,8 @@ class TrainConfig:
     """Spans to which the reader and the lexical head are fitted as a bag of words before the first step; 0 leaves them
     as they begin."""
     guide_spans: int = 0
-    """Spans to which a guide is fitted after the last step: a bag of words that helps the network write. 0 keeps that
-    of `init_from`, where it has one."""
+    """Spans to which a guide and a lexicon are fitted after the last step: a bag of words that helps the network write,
+    and one in which the search looks words up. 0 keeps those of `init_from`, where it has them."""
     model: ModelConfig = field(default_factory=ModelConfig)
     spans: SpanConfig = field(default_factory=SpanConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

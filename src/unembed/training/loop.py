@@ -43,10 +43,12 @@ from unembed.training.batches import (
     disturb,
     drop_condition,
 )
+from unembed.training.collected import collected
 from unembed.training.config import SourceConfig, TrainConfig
 from unembed.training.corpora import Corpus, read_texts
 from unembed.training.guide import fit_guide
 from unembed.training.lexical import fit_lexical_head
+from unembed.training.lexicon import fit_lexicon
 from unembed.training.optim import build_optimisers, schedule, set_learning_rate
 from unembed.training.vectors import VectorFolder
 
@@ -109,7 +111,7 @@ class Trainer:
         self.source, self.heldout = self._open_data()
         self.tokenizer = self._open_tokenizer()
         start = native.load(config.init_from, self.device, torch.float32) if config.init_from else None
-        self.guide = start.guide if start else None
+        self.guide, self.lexicon = (start.guide, start.lexicon) if start else (None, None)
         sizes = {**asdict(config.model), "vocab_size": self.tokenizer.vocab_size}
         network = NativeConfig(embedding_dim=self.spec.dim, **sizes)
         self.net = NativeNetwork(network).to(self.device)
@@ -268,21 +270,23 @@ class Trainer:
         return model
 
     def _finish(self) -> NativeModel:
-        """The model as it is now, in its folder; with a guide, where one is asked for and the last step is done."""
+        """The model as it is now, in its folder; with a guide and a lexicon, where they are asked for and the last step
+        is done."""
         config, model = self.config, self.model()
         if stored := self._stored():
-            model.guide = stored.guide
+            model.guide, model.lexicon = stored.guide, stored.lexicon
             return model
         if config.guide_spans and self.position.step >= config.max_steps:
-            spans = config.guide_spans, config.seed
-            model.guide = fit_guide(self.source, self.tokenizer, self.spec.dim, *spans, self.output, self.device)
+            with collected(self.source, self.tokenizer, config.guide_spans, self.output) as (vectors, rows):
+                model.guide = fit_guide(vectors, rows, self.tokenizer.vocab_size, config.seed, self.device)
+                model.lexicon = fit_lexicon(vectors, rows, self.tokenizer)
         native.save(model, self.output / "model", training=self._history())
         return model
 
     def model(self) -> NativeModel:
         """The network as it is now, as a model. It shares the weights."""
         model = NativeModel(self.net, self.tokenizer, self.spec)
-        model.guide = self.guide
+        model.guide, model.lexicon = self.guide, self.lexicon
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
 
