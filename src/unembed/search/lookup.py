@@ -45,12 +45,13 @@ def with_words(text: str, difference: np.ndarray, lexicon: Lexicon, rng: np.rand
 
 
 def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
-    """The text less one of its pieces, each in turn; then by turns, in any order, with another digit and with two runs
-    of pieces that stand side by side exchanged: a word or a phrase moved."""
+    """The text less one of its pieces or two that stand side by side, each in turn; then by turns, in any order, with
+    another digit and with two runs of pieces exchanged, half of them neighbours: a word or a phrase moved."""
     parts = pieces(text)
     n = len(parts)
-    for at in range(n):
-        yield join(parts[:at] + parts[at + 1 :])
+    for run in (1, 2):
+        for at in range(n - run + 1):
+            yield join(parts[:at] + parts[at + run :])
     places = [at for at, character in enumerate(text) if character in digits]
     others = [(at, digit) for at in places for digit in digits if digit != text[at]]
     renumbered = iter(rng.permutation(len(others)).tolist())
@@ -59,8 +60,12 @@ def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
             at, digit = others[i]
             yield text[:at] + digit + text[at + 1 :]
         if n > 1:
-            a, b, c = sorted(rng.choice(n + 1, 3, replace=False).tolist())
-            yield join([*parts[:a], *parts[b:c], *parts[a:b], *parts[c:]])
+            if rng.random() < 0.5:
+                a, b, d = sorted(rng.choice(n + 1, 3, replace=False).tolist())
+                c = b
+            else:
+                a, b, c, d = (np.sort(rng.choice(n + 2, 4, replace=False)) - [0, 0, 1, 1]).tolist()
+            yield join([*parts[:a], *parts[c:d], *parts[b:c], *parts[a:b], *parts[d:]])
 
 
 def _set(word: str, at: int) -> str:

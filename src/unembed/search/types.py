@@ -39,9 +39,9 @@ class SearchConfig:
     """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
     lookups: int = 48
     """Texts tried in such rounds that have a word the best hypothesis seems to lack, where the model has a lexicon."""
-    rearranged: int = 24
-    """Texts tried in such rounds that are the best hypothesis less a word, with words in another order, or with another
-    digit."""
+    rearranged: int = 32
+    """Texts tried in such rounds that are the best hypothesis less a word or two, with words in another order, or with
+    another digit."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
