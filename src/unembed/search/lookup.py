@@ -47,7 +47,7 @@ def with_words(text: str, difference: np.ndarray, lexicon: Lexicon, rng: np.rand
 def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
     """The text less one of its pieces or two that stand side by side, each in turn; then by turns, in any order, with
     another digit and with two runs of pieces exchanged, half of them neighbours: a word or a phrase moved."""
-    parts = pieces(text)
+    parts = pieces(_set(text, 1))  # the first word keeps its distance where it is moved to
     n = len(parts)
     for run in (1, 2):
         for at in range(n - run + 1):
@@ -69,4 +69,5 @@ def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
 
 
 def _set(word: str, at: int) -> str:
+    """A word, or a text, as a piece that comes after `at` others."""
     return f" {word}" if at and (spaced(word) or word in OPENING) else word
