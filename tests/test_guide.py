@@ -210,6 +210,7 @@ def test_training_ends_with_a_guide_and_fine_tuning_keeps_it(recipe):
     first = train(recipe("first", guide_spans=64))
     folder = Path(recipe("first").output)
     assert first.guide and not list(folder.glob("spans-*")), "the vectors are not kept once it is there"
+    assert first.lexicon and "The" in first.lexicon.words, "the same spans give a lexicon"
     written = (folder / "model" / "guide.safetensors").stat().st_mtime_ns
     again = train(recipe("first", guide_spans=64))
     assert (folder / "model" / "guide.safetensors").stat().st_mtime_ns == written
@@ -217,6 +218,7 @@ def test_training_ends_with_a_guide_and_fine_tuning_keeps_it(recipe):
     start = str(folder / "model")
     tuned = train(recipe("tuned", init_from=start))
     assert torch.equal(tuned.guide.out.weight, first.guide.out.weight)
+    assert np.array_equal(tuned.lexicon.directions, first.lexicon.directions)
     alone = train(recipe("alone", init_from=start, guide_spans=96, max_steps=0, seed=3))
     assert torch.equal(alone.net.embed.weight, first.net.embed.weight), "a guide alone leaves the network as it is"
     assert not torch.equal(alone.guide.out.weight, first.guide.out.weight)

@@ -4,8 +4,9 @@ Notable:
 - It takes any model and any embedder through their interfaces and knows none by name.
 - Each distinct text is embedded once for a target; what the embedder cannot distinguish counts as one text.
 - Targets that are verified exact, have spent their budget or have stopped improving leave the batch at once.
-- Where a round brings nothing, candidates are crossed and edited word by word, and regrown from a cut: cheap moves that
-  need no training, judged by the embedder like any other.
+- Candidates are crossed, edited word by word and recombined: cheap moves that need no training, judged by the embedder
+  like any other. Where a round brought nothing, the next one also regrows from a cut, looks up words that the best text
+  seems to lack, and rearranges it.
 
 Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows
 with the beam and not with its square, and exactness is verified instead of assumed.
@@ -147,7 +148,7 @@ class Search:
 
     def _without_network(self, state: Target) -> list[Proposal]:
         """Word edits of a target's best texts, and texts put together from all its candidates, every other one on the
-        ground of the best."""
+        ground of the best; after a round without progress also the best with words that it lacks, and rearranged."""
         config, beam = self.config, state.beam
         if not beam:
             return []
