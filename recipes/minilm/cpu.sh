@@ -2,7 +2,7 @@
 # From raw text to the shipped weights, their figures and their calibration, on two CPU cores: about six hours.
 #   recipes/minilm/cpu.sh DATA_DIR      DATA_DIR holds en/ and heldout/ as recipes/minilm/cpu.yaml names them
 # Four stages, each from the weights of the one before: recipes/minilm/cpu.yaml, and what recipes/minilm/stages/ change in it.
-# Then a guide, which leaves the weights as they are.
+# Then a guide and a lexicon, which leave the weights as they are.
 # Each part goes on where it stopped when the same command is given again.
 set -euo pipefail
 data=${1:?usage: recipes/minilm/cpu.sh DATA_DIR}
