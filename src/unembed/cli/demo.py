@@ -25,7 +25,7 @@ def demo(
         sequence_beam_width: hypotheses kept from round to round.
         seed: same seed, same results.
     """
-    from unembed.cli.console import chance, console, differences, table
+    from unembed.cli.console import chance, console, differences, progress, table
     from unembed.inverter import load
     from unembed.metrics import token_f1
     from unembed.training.config import SourceConfig
@@ -48,14 +48,16 @@ def demo(
     )
     columns = [("original", "left"), ("recovered («wrong», ‹…› missing)", "left"), ("F1", "right"), ("exact", "right")]
     rows = []
-    for i, sentence in enumerate(sentences):
-        began = time.perf_counter()
-        [found] = inverter.invert(vectors[i], steps=steps, sequence_beam_width=sequence_beam_width, seed=seed)
-        rows.append((
-            sentence, differences(sentence, found.text), f"{token_f1(sentence, found.text):.2f}",
-            "yes" if found.exact else "no", f"{found.cosine:.3f}", found.steps, found.queries,
-            f"{time.perf_counter() - began:.1f}", chance(found.confidence),
-        ))  # fmt: skip
+    with progress(len(sentences), "sentences", False) as bar:
+        for i, sentence in enumerate(sentences):
+            began = time.perf_counter()
+            [found] = inverter.invert(vectors[i], steps=steps, sequence_beam_width=sequence_beam_width, seed=seed)
+            rows.append((
+                sentence, differences(sentence, found.text), f"{token_f1(sentence, found.text):.2f}",
+                "yes" if found.exact else "no", f"{found.cosine:.3f}", found.steps, found.queries,
+                f"{time.perf_counter() - began:.1f}", chance(found.confidence),
+            ))  # fmt: skip
+            bar.update(1)
     columns += [(name, "right") for name in ("cosine", "steps", "queries", "seconds", "P(F1≥.8)")]
     out.print(table(columns, rows))
     return 0
