@@ -402,6 +402,7 @@ def test_numbers_are_tried_with_every_other_digit():
 
 def test_brackets_open_before_what_they_hold():
     assert join(["Los", " Angeles", " (", " at"]) == "Los Angeles (at" and join(["(", " a", ")"]) == "(a)"
+    assert join(pieces("„so“ ist es")) == "„so“ ist es", "a quotation mark that opens in English closes in German"
 
 
 def test_no_text_is_looked_up_or_rearranged_twice(embedder):

@@ -17,8 +17,9 @@ UNSPACED = (
 )
 """The scripts that are written without spaces, as a range of a regular expression: Thai to Lao, Myanmar, Khmer, kana,
 Bopomofo, Han and its extensions."""
-OPENING = "([{（［｛「『《〈【〔“‘"
-_OPENING = re.escape(OPENING)
+BRACKETS = "([{（［｛「『《〈【〔"
+"""Those that open; “ and ‘ open in some languages and close in others."""
+_OPENING = re.escape(f"{BRACKETS}“‘")
 _JOINERS = "\u00ad\u200c\u200d"  # soft hyphen, and those that Persian and Indic words and emoji have inside
 _TONES, _FLAGS = "\U0001f3fb-\U0001f3ff", "\U0001f1e6-\U0001f1ff"  # of skin; two letters make a flag
 _LETTER = re.compile(rf"(?![{UNSPACED}])\w")

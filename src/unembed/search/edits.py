@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unembed.scripts import OPENING, pieces, spaced
+from unembed.scripts import BRACKETS, pieces, spaced
 from unembed.search.types import Candidate
 
 _MOVES = ("crossover", "substitution", "insertion", "deletion", "move")
@@ -24,7 +24,7 @@ def join(parts: Sequence[str]) -> str:
     out: list[str] = []
     for part in parts:
         before = out[-1].lstrip() if out else ""
-        if before and before in OPENING:
+        if before and before in BRACKETS:
             part = part.lstrip()
         out.append(" " + part if spaced(part) and spaced(before) else part)
     return "".join(out).strip()

@@ -13,7 +13,7 @@ from string import digits
 import numpy as np
 
 from unembed.models.lexicon import Lexicon
-from unembed.scripts import OPENING, pieces, spaced
+from unembed.scripts import BRACKETS, pieces, spaced
 from unembed.search.edits import join
 
 LOOSE = 3
@@ -70,4 +70,4 @@ def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
 
 def _set(word: str, at: int) -> str:
     """A word, or a text, as a piece that comes after `at` others."""
-    return f" {word}" if at and (spaced(word) or word in OPENING) else word
+    return f" {word}" if at and (spaced(word) or word in BRACKETS) else word
