@@ -48,10 +48,8 @@ class Texts:
 @pytest.fixture(scope="module")
 def fitted(texts, tokenizer, minilm, tmp_path_factory):
     """A guide that has seen 200 lines twenty times."""
-    with collected(Texts(texts, minilm), tokenizer, 20 * len(texts), tmp_path_factory.mktemp("spans")) as (
-        vectors,
-        rows,
-    ):
+    source, folder = Texts(texts, minilm), tmp_path_factory.mktemp("spans")
+    with collected(source, tokenizer, 20 * len(texts), folder) as (vectors, rows):
         return fitting.fit_guide(vectors, rows, tokenizer.vocab_size, 0, CPU)
 
 
@@ -140,9 +138,11 @@ def test_it_is_there_wherever_a_vector_is(model, minilm, texts, monkeypatch):
     np.testing.assert_array_equal(model.score(drafts), prior)
 
 
-def test_words_come_back_that_the_network_passes_over(minilm, texts, monkeypatch):
+def test_words_come_back_that_the_network_passes_over(minilm, monkeypatch):
     model = load_model("all-MiniLM-L6-v2", CPU)
-    vectors = minilm.encode(texts[:60])
+    # Not the letters: the network was trained on many such, and is helped less there.
+    sentences = Path(__file__).parent.parent / "examples" / "sentences.txt"
+    vectors = minilm.encode(sentences.read_text(encoding="utf-8").splitlines())
 
     def cosine():
         found = minilm.encode([row[0].text or "." for row in model.hypothesize(vectors)])
@@ -150,7 +150,7 @@ def test_words_come_back_that_the_network_passes_over(minilm, texts, monkeypatch
 
     with_guide = cosine()
     monkeypatch.setattr(guides, "STRENGTH", 0.0)
-    assert with_guide > cosine() + 0.005, "on letters such as it was trained on; elsewhere it gains far more"
+    assert with_guide > cosine() + 0.02
 
 
 def test_an_export_is_guided_alike(model, minilm, texts, tmp_path):

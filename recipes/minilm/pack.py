@@ -45,12 +45,14 @@ def beside(model: NativeModel, runs: list[dict[str, Any]]) -> str:
         return ""
     parameters = sum(p.numel() for p in model.guide.parameters())
     spans = next(run["guide_spans"] for run in reversed(runs) if run.get("guide_spans"))
-    return (
+    said = (
         f"\nBeside it lies a guide of {parameters / 1e6:.1f}M parameters: one hidden layer, which says of each token "
-        f"how much the vector speaks for it, fitted to {spans / 1e6:.2f} million more spans. Of the same spans is a "
-        f"lexicon of {len(model.lexicon.words) if model.lexicon else 0:,} words, where the search looks up what a text "
-        "lacks.\n"
+        f"how much the vector speaks for it, fitted to {spans / 1e6:.2f} million more spans."
     )
+    if model.lexicon:
+        words = f"{len(model.lexicon.words):,} words"
+        said += f" Of the same spans is a lexicon of {words}, where the search looks up what a text lacks."
+    return f"{said}\n"
 
 
 def main() -> None:

@@ -53,13 +53,14 @@ def save(
     parts = {WEIGHTS: dict(model.net.state_dict())}
     if model.guide:
         parts[GUIDE] = dict(model.guide.state_dict())
+    notes: dict[str, dict[str, str]] = {}
     if model.lexicon:
         parts[LEXICON] = {_DIRECTIONS: torch.from_numpy(model.lexicon.directions)}
+        notes[LEXICON] = {"words": json.dumps(model.lexicon.words)}
     with replacing(Path(folder), recognise, "model of unembed's own kind") as made:
         for name, part in parts.items():
             weights = {key: tensor.detach().float().cpu().contiguous() for key, tensor in part.items()}
-            words = {"words": json.dumps(model.lexicon.words)} if name == LEXICON and model.lexicon else None
-            save_file(quantise(weights) if int8 else weights, made / name, words)
+            save_file(quantise(weights) if int8 else weights, made / name, notes.get(name))
         model.tokenizer.save(made / "tokenizer.json")
         config = {
             "format": FORMAT,
