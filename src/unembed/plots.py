@@ -81,6 +81,7 @@ def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
     """Draw what the worst attacker reads (token F1, with its interval) against what the defence costs a search (loss of
     nDCG@10), a line for each defence, into an image file. Raises as `plot_traces`."""
     from unembed.privacy.comparison.leaks import worst
+    from unembed.privacy.defences import CLEAN
 
     figure = _figure(8, 5)
     axes = figure.subplots()
@@ -91,7 +92,7 @@ def plot_defences(leaks: Sequence[Leak], path: str | Path) -> None:
         points = sorted(points, key=lambda leak: leak.loss)
         scores = [leak.scores["token_f1"] for leak in points]
         x, y = [100 * leak.loss for leak in points], [score["value"] for score in scores]
-        if name == "none":
+        if name == CLEAN:
             axes.axhline(y[0], color="0.5", linestyle="--", label="no defence")
             continue
         # One text has no interval.

@@ -11,6 +11,7 @@ from typing import Any
 from unembed.errors import InputError
 from unembed.privacy.audit.leakage import ANY, SCORES
 from unembed.privacy.audit.pii import TYPES
+from unembed.privacy.defences import CLEAN
 
 TAGS = ("OWASP LLM08:2025", "OWASP LLM09:2026", "MITRE ATLAS AML.T0024")
 MEASURES = ("pii_recall", *SCORES, "cosine", "confidence_good", "confidence_exact", "verified")
@@ -147,12 +148,12 @@ def _defend() -> dict[str, str]:
 
 def _measured(table: Mapping[str, Any]) -> list[dict[str, str]]:
     """Up to five of the settings that were compared, the one that keeps most back first."""
-    clean = next((leak for leak in table["leaks"] if leak["defence"] == "none"), None)
+    clean = next((leak for leak in table["leaks"] if leak["defence"] == CLEAN), None)
     if clean is None:
         raise InputError("the report of unembed defend holds no figure without a defence: give a complete one")
     before, rows = clean["scores"]["token_f1"]["value"], []
     for leak in table["worst"]:
-        if leak["defence"] != "none":
+        if leak["defence"] != CLEAN:
             after = leak["scores"]["token_f1"]["value"]
             effect = (
                 f"token F1 {before:.2f} → {after:.2f} under its worst attacker ({leak['attacker']}), at "

@@ -22,7 +22,7 @@ from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs,
 from unembed.privacy.comparison.attackers import TIMES, Attacker, View, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.retrieval import RetrievalSet, ndcg
-from unembed.privacy.defences import defence
+from unembed.privacy.defences import CLEAN, defence
 from unembed.privacy.defences.base import Defence, defence_class
 from unembed.rare import count_in, rare_strings
 from unembed.training.vectors import VectorFolder, write_vectors
@@ -31,7 +31,6 @@ ROUNDING = 0.0005
 """A loss is rounded to a tenth of a percent before it is compared with what is allowed."""
 HALVINGS = 5
 """Of the distance between two settings of a ladder, where settings between them make sense."""
-NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -181,10 +180,10 @@ def leaks(
     ids = {leak.id for leak in before}
     known = {(leak.defence, leak.strength, leak.attacker): leak for leak in before}
     for attacker in attackers:
-        name = f"{NONE}/0/{attacker.name}"
+        name = f"{CLEAN}/0/{attacker.name}"
         if name not in ids and (attacker.name == "static" or attacker.trains):
             reads = aware(name, lambda clean: clean) if aware and attacker.trains else inverter
-            yield _leak(reads, ground, name, Setting(NONE, 0.0, 0.0), attacker, ground.vectors, seed, search)
+            yield _leak(reads, ground, name, Setting(CLEAN, 0.0, 0.0), attacker, ground.vectors, seed, search)
     for setting in settings:
         names = {f"{setting.defence}/{setting.allowed:g}/{attacker.name}": attacker for attacker in attackers}
         if setting.strength is None or names.keys() <= ids:

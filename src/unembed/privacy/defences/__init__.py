@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from unembed.privacy.defences.base import DEFENCES, Defence, defence
+from unembed.privacy.defences.base import CLEAN, DEFENCES, Defence, defence
 
-__all__ = ["DEFENCES", "Defence", "defence"]
+__all__ = ["CLEAN", "DEFENCES", "Defence", "defence"]

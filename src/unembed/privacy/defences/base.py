@@ -35,6 +35,9 @@ DEFENCES: dict[str, str] = {
     "scale-and-perturb": "unembed.privacy.defences.scale_and_perturb:ScaleAndPerturb",
 }
 
+CLEAN = "none"
+"""What reports call vectors without a defence."""
+
 OURS = int.from_bytes(b"unembed", "big")
 
 

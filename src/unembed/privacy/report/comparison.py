@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unembed.privacy.defences import CLEAN
 from unembed.privacy.report.blocks import Block, Items, Point, Scatter, Table
-from unembed.privacy.report.defences import CLEAN, COLUMNS, cells, named, once, pareto
+from unembed.privacy.report.defences import COLUMNS, cells, named, once, pareto
 from unembed.privacy.report.numbers import percent, span
 
 LEFT_OUT = "allowed loss", "BLEU"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from unembed.privacy.defences import CLEAN
 from unembed.privacy.report.numbers import NONE, Span, machine, percent, span
 
 COLUMNS = (
     "defence", "setting", "allowed loss", "loss", "attacker", "token F1", "exact", "BLEU", "rare strings", "looked up",
 )  # fmt: skip
-CLEAN = "none"
-"""What stands for vectors without a defence."""
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:
