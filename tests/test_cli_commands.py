@@ -198,7 +198,7 @@ def test_evaluate_writes_a_report_and_goes_on_where_it_was_stopped(command, refu
 
 def test_an_evaluation_is_not_resumed_with_other_texts(command, refused, tmp_path):
     data, out = tmp_path / "data.jsonl", tmp_path / "out.json"
-    texts = EXAMPLES.read_text(encoding="utf-8").splitlines()
+    texts = [text for text in EXAMPLES.read_text(encoding="utf-8").splitlines() if len(text.split()) > 5]
     flags = ["--lengths", "[4]", "--n", "2", "--steps", "0", "--quiet", "true", "-o", out]
     arguments = ["evaluate", "--data", data, *flags]
 

@@ -177,5 +177,5 @@ def test_relative_links_resolve(page: Path) -> None:
 
 def test_demo_sentences_are_short_and_distinct() -> None:
     sentences = (ROOT / "examples" / "sentences.txt").read_text(encoding="utf-8").splitlines()
-    assert len(sentences) == len(set(sentences)) == 8
-    assert all(5 <= len(sentence.split()) <= 20 for sentence in sentences)
+    assert len(sentences) == len(set(sentences)) == 12
+    assert all(3 <= len(sentence.split()) <= 20 for sentence in sentences)

@@ -50,7 +50,7 @@ def short_texts(inverter):
 
 @pytest.fixture(scope="module")
 def sentences():
-    return EXAMPLES.read_text(encoding="utf-8").split("\n")[:8]
+    return [text for text in EXAMPLES.read_text(encoding="utf-8").splitlines() if len(text.split()) > 5]
 
 
 @pytest.fixture(scope="module")
