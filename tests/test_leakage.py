@@ -128,6 +128,16 @@ def test_severity_counts_what_is_above_the_best_control(leakage):
     assert severity(report(measure(some, {}, Recogniser())))[0] == "critical", "personal data in one row alone"
 
 
+def test_the_headline_is_a_figure_that_the_severity_comes_from(leakage):
+    assert headline(report(leakage))["measure"] == "pii_recall"
+    near = [Record("r", "Please write to the office today.", 0.9, False, 0.5, 0.5, "Please write to anna@example.org.")]
+    words = report(measure(near, {}, Recogniser()))
+    assert words["pii"]["any"]["recall"]["value"] == 0 and severity(words)[0] == "critical"
+    assert headline(words)["measure"] == "token_f1" and "no more personal data" in headline(words)["label"]
+    guessed = {"same": Control([near[0].text], [0.9])}
+    assert headline(report(measure(near, guessed, Recogniser())))["measure"] == "pii_recall", "nor is token F1 higher"
+
+
 @pytest.mark.parametrize(
     ("rule", "value", "failed"),
     [

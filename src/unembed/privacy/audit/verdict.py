@@ -81,13 +81,18 @@ def _value(report: Mapping[str, Any], measure: str) -> float | None:
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The one figure to look at: recall of personal data; of texts without any, token F1; without the true texts the
-    share believed to be good, or, of a model without a calibration, verified exact."""
-    if ANY in report["pii"]:
-        label = "personal data of the true texts that stands in the reconstructions"
-        return {"measure": "pii_recall", "label": label, "estimate": report["pii"][ANY]["recall"]}
+    """The one figure to look at: recall of personal data; of texts without any, or where no more of it came back than
+    could be guessed while the texts themselves did, token F1; without the true texts the share believed to be good,
+    or, of a model without a calibration, verified exact."""
     if report["truth"]:
-        label = "token F1 of the reconstructions (no personal data was recognised in the true texts)"
+        levels = _levels(report)
+        if "pii_recall" in levels and (levels["pii_recall"] != "none" or levels["token_f1"] == "none"):
+            label = "personal data of the true texts that stands in the reconstructions"
+            return {"measure": "pii_recall", "label": label, "estimate": report["pii"][ANY]["recall"]}
+        why = "no more personal data came back than could be guessed"
+        if "pii_recall" not in levels:
+            why = "no personal data was recognised in the true texts"
+        label = f"token F1 of the reconstructions ({why})"
         return {"measure": "token_f1", "label": label, "estimate": report["scores"]["token_f1"]}
     if "good" in report["confidence"]:
         label = "share of reconstructions believed good (token F1 ≥ 0.8), by calibrated confidence; nothing is verified"
@@ -99,18 +104,25 @@ def headline(report: Mapping[str, Any]) -> dict[str, Any]:
 def severity(report: Mapping[str, Any]) -> tuple[str, str]:
     """(severity, the rule it follows from). With the true texts what counts is how far recall of personal data or
     token F1 lies above the best control; without them, the share believed good or verified exact."""
-    if not report["truth"]:
-        found = [(report["confidence"][name], 0.0) for name in ("good", "verified") if name in report["confidence"]]
-        rule = _RULES.format(what="of reconstructions believed good or verified exact")
-    else:
-        ours = {"pii_recall": report["pii"].get(ANY, {}).get("recall"), "token_f1": report["scores"]["token_f1"]}
-        found = [
-            (estimate, max((_of_control(control, name) for control in report["controls"].values()), default=0.0))
-            for name, estimate in ours.items()
-            if estimate is not None
-        ]
+    if report["truth"]:
         rule = _RULES.format(what="of personal data or token F1 above the best control")
-    return max((_level(estimate, best) for estimate, best in found), key=SEVERITIES.index), rule
+        levels = list(_levels(report).values())
+    else:
+        rule = _RULES.format(what="of reconstructions believed good or verified exact")
+        found = [report["confidence"][name] for name in ("good", "verified") if name in report["confidence"]]
+        levels = [_level(estimate, 0.0) for estimate in found]
+    return max(levels, key=SEVERITIES.index), rule
+
+
+def _levels(report: Mapping[str, Any]) -> dict[str, str]:
+    """How severe recall of personal data, where there was any to recall, and token F1 are, above the best control."""
+    ours = {"pii_recall": report["pii"].get(ANY, {}).get("recall"), "token_f1": report["scores"]["token_f1"]}
+    controls = report["controls"].values()
+    return {
+        name: _level(estimate, max((_of_control(control, name) for control in controls), default=0.0))
+        for name, estimate in ours.items()
+        if estimate is not None
+    }
 
 
 def _of_control(control: Mapping[str, Any], name: str) -> float:

@@ -77,22 +77,22 @@ def _sentence(report: Report) -> str:
         sentence = f"{got} of {n} sampled vectors gave a text that embeds to the very same vector"
     elif measure == RECALL:
         sentence = f"{got} of the personal data in {n} sampled texts was read back out of their vectors"
-    elif measure == "exact_uncased":
-        sentence = f"{got} of {n} sampled texts were read back word for word out of their vectors"
     else:
-        sentence = f"{report['headline']['label']}: {got} over {n} sampled texts"
+        sentence = f"The texts read out of {n} sampled vectors have a token F1 of {got} with the true ones"
     if best := _best_control(report, measure):
         sentence += f"; the best guess without inverting them ({best[0]}) gets {value(measure, best[1])}"
     return sentence + "."
 
 
 def _notes(report: Report) -> list[str]:
-    """The headline with its interval and its control; and token F1, which may say more than few strings do."""
+    """The headline with its interval and its control; and the other of recall of personal data and token F1, which may
+    say more than few strings do."""
     measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
     interval = "" if span(estimate).low is None else ", 95 % interval"
     notes = [f"{score(measure, estimate)}{interval}, n = {estimate['n']:,}{_control(report, measure)}"]
-    if measure != "token_f1" and (f1 := _all(report).get("token_f1")):
-        notes.append(f"token F1 {score('token_f1', f1)}{_control(report, 'token_f1')}")
+    for name, label in (("token_f1", "token F1"), (RECALL, "personal data recovered")):
+        if name != measure and (other := _all(report).get(name)):
+            notes.append(f"{label} {score(name, other)}{_control(report, name)}")
     return notes
 
 
