@@ -31,7 +31,7 @@ from unembed.stores import open_vectors
 
 RESULTS = Path(__file__).parent / "results" / "stores.json"
 DIM, BATCH, CHUNK = 384, 1024, 5000
-LARGE = ("npy", "npz", "safetensors", "jsonl", "parquet", "faiss", "lancedb", "pgvector")
+LARGE = ("npy", "npz", "safetensors", "parquet", "faiss", "lancedb", "pgvector")
 SMALL = ("qdrant",)
 """Qdrant's local mode warns above 20,000 vectors; a server is what takes more."""
 

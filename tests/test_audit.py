@@ -257,6 +257,8 @@ def test_settings_come_from_a_file_as_well(command, store, tmp_path):
         "fail_on: [cosine>0.1]\nauthorised_by: Ann\n",
         encoding="utf-8",
     )
-    assert command("audit", "--config", config)[0] == 1
+    code, out, _ = command("audit", "--config", config)
+    assert code == 1 and "failed: cosine>0.1" in out
     assert loaded(tmp_path / "run")["run"]["authorised_by"] == "Ann"
-    assert "1 of" not in command("audit", "--config", config, "--fail-on", "token_f1>1")[1]
+    code, out, _ = command("audit", "--config", config, "--fail-on", "token_f1>1")
+    assert code == 1 and "failed: cosine>0.1" in out and "passed: token_f1>1" in out, "the file's rules stay"
