@@ -90,9 +90,9 @@ def _notes(report: Report) -> list[str]:
     measure, estimate = report["headline"]["measure"], report["headline"]["estimate"]
     interval = "" if span(estimate).low is None else ", 95 % interval"
     notes = [f"{score(measure, estimate)}{interval}, n = {estimate['n']:,}{_control(report, measure)}"]
-    for name, label in (("token_f1", "token F1"), (RECALL, "personal data recovered")):
+    for name in ("token_f1", RECALL):
         if name != measure and (other := _all(report).get(name)):
-            notes.append(f"{label} {score(name, other)}{_control(report, name)}")
+            notes.append(f"{LABELS[name]} {score(name, other)}{_control(report, name)}")
     return notes
 
 
