@@ -11,10 +11,13 @@ import pytest
 from unembed.checkpoints import resolve
 from unembed.embedders.vectors import unit
 from unembed.errors import InputError
+from unembed.inverter import Inverter
+from unembed.models.base import Hypothesis
 from unembed.privacy.comparison.attackers import View, attackers, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.leaks import matched, prepare, strongest
 from unembed.privacy.comparison.retrieval import read_retrieval
+from unembed.privacy.comparison.stored_form import StoredForm
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import defence_class
 
@@ -63,11 +66,13 @@ def test_dimensions_that_are_left_out_are_guessed_from_the_others(clean, name, s
     assert cosine(got["denoising"], clean[:100]) > cosine(got["static"], clean[:100]) + 0.05
 
 
-def test_too_few_public_texts_to_learn_the_defence_from_leave_it_to_the_others(clean):
+def test_what_a_defence_learned_is_no_secret(clean):
+    """Too few public texts for 256 centroids: the store's own lie beside its codes."""
     seen = view(clean, "product-quantisation", 8)
-    assert restored(seen)["denoising"] is not None
     got = restored(replace(seen, public=seen.public[:255]))
-    assert got["denoising"] is None and got["averaging"] is None and got["static"] is not None
+    assert cosine(got["denoising"], clean[:100]) > cosine(got["static"], clean[:100]) - 0.05
+    again = seen.simulated(clean[:100])
+    assert np.allclose(again, seen.stored[0]), "a fixed code gives the same vector the same code"
 
 
 def test_a_look_up_finds_the_nearest(clean):
@@ -184,6 +189,36 @@ def test_what_cannot_be_compared(command, corpus, tmp_path):
     ):
         code, _, err = command(*base, *words)
         assert code == 2 and said in err and err.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def six_bits(corpus, inverter):
+    """Texts whose vectors are stored in 6 bits, and as the attacker sees them who knows the code."""
+    texts = [json.loads(line)["text"] for line in (corpus / "corpus.jsonl").read_text(encoding="utf-8").splitlines()]
+    vectors = inverter.embedder.encode(texts)
+    guard = defence("quantisation", 6).fit(vectors)
+    seen = View(guard, [guard.apply(vectors[:20])], vectors[40:], (vectors[20:40], guard.apply(vectors[20:40])))
+    return texts, seen, StoredForm(inverter.embedder, seen.round_trip())
+
+
+def test_behind_a_known_code_only_the_text_itself_has_the_stored_vector(six_bits):
+    texts, seen, form = six_bits
+    stored, tolerance = unit(seen.denoiser()(seen.stored[0])), form.noise_floor().tolerance()
+    distances = np.linalg.norm(form.encode(texts)[None] - stored[:, None], axis=2)  # [stored, texts]
+    assert np.array_equal(distances <= tolerance, np.eye(20, len(texts), dtype=bool))
+    clean = np.linalg.norm(form.embedder.encode(texts[:20]) - stored, axis=1)
+    assert clean.min() > 10 * form.embedder.noise_floor().tolerance(), "which its own vector does not show"
+
+
+def test_who_knows_the_code_knows_when_he_has_the_text(six_bits, inverter, monkeypatch):
+    texts, seen, form = six_bits
+    told = [[Hypothesis(texts[0], -1.0)]]
+    monkeypatch.setattr(inverter.model, "hypothesize", lambda targets, n=1, *sampling: [told[0] * n])
+    target = seen.denoiser()(seen.stored[0][:1])
+    quick = {"steps": 1, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 1, "edits": 1}
+    found = Inverter(inverter.model, form).invert(target, normalize=True, **quick)[0]
+    assert (found.text, found.exact, found.steps) == (texts[0], True, 0)
+    assert not inverter.invert(target, normalize=True, **quick)[0].exact, "who does not know it goes on looking"
 
 
 def test_the_aware_attacker_learns_what_a_defence_does(corpus, inverter, tmp_path):

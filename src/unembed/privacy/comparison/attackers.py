@@ -26,7 +26,8 @@ class View:
     """What attackers may look at; each takes what its threat model gives it."""
 
     defence: Defence
-    """The mechanism and its setting. Attackers simulate it with a key of their own."""
+    """As the store's owner fitted it: what it learned lies beside the codes, or is published. Its key is the owner's
+    alone."""
     stored: list[np.ndarray]
     """The attacked vectors [n, s] as they were stored once, twice, …: what changes between them is the defence's
     random numbers."""
@@ -36,16 +37,9 @@ class View:
     """Vectors of texts in the store that the attacker knows: clean [p, d], and stored [p, s]."""
     seed: int = 0
 
-    @property
-    def can_simulate(self) -> bool:
-        """Whether the attacker can do as the defence does: it has no secret, and the public texts are enough for what
-        it learns."""
-        return not self.defence.secret and len(self.public) >= self.defence.fewest
-
     def simulated(self, clean: np.ndarray, times: int = 1) -> np.ndarray:
         """Clean vectors [k, d] as the defence would store them [k, s], the mean of so many times."""
-        made = type(self.defence)(self.defence.strength, self.own_key).fit(self.public)
-        return np.mean([made.apply(clean, seed=self.seed + 1000 + i) for i in range(times)], axis=0)
+        return np.mean([self.defence.apply(clean, seed=self.seed + 1000 + i) for i in range(times)], axis=0)
 
     def denoiser(self, times: int = 1) -> Callable[[np.ndarray], np.ndarray]:
         """Stored vectors, or the mean of so many storings of them, float [k, s] → clean ones [k, d]: the linear map
@@ -53,10 +47,10 @@ class View:
         moved = align(unit(self.simulated(self.public, times)), self.public, self.seed)
         return lambda stored: moved(unit(stored))
 
-    @property
-    def own_key(self) -> int:
-        """The attacker's, where the key is a secret; otherwise the one that everybody can see."""
-        return self.defence.key + self.defence.secret
+    def round_trip(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Clean vectors [k, d] → what the denoising attacker would restore of them [k, d]."""
+        restore = self.denoiser()
+        return lambda clean: restore(self.simulated(clean))
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,8 @@ class Attacker:
     restore: Callable[[View], np.ndarray | None]
     pairs: int = 0
     """Known pairs that it needs."""
+    simulates: bool = False
+    """Whether it knows what a text of its own would be stored as (`unembed.privacy.comparison.stored_form`)."""
     trains: bool = False
     """Whether it trains an inverter on public texts that went through the same (`unembed.privacy.comparison.aware`)."""
 
@@ -79,14 +75,14 @@ def static(view: View) -> np.ndarray:
 
 def denoising(view: View) -> np.ndarray | None:
     """The linear map from simulated to clean vectors that is best on public texts."""
-    if not view.can_simulate:
+    if view.defence.secret:
         return None
     return view.denoiser()(view.stored[0])
 
 
 def averaging(view: View) -> np.ndarray | None:
     """The mean of several storings, then denoised as such."""
-    if not view.defence.random or not view.can_simulate or len(view.stored) < 2:
+    if not view.defence.random or view.defence.secret or len(view.stored) < 2:
         return None
     return view.denoiser(len(view.stored))(np.mean(view.stored, axis=0))
 
@@ -105,10 +101,13 @@ def aligning(pairs: int) -> Callable[[View], np.ndarray | None]:
 
 def attackers(pairs: Sequence[int] = (100, 1000), aware: bool = False) -> list[Attacker]:
     """All of them, from the one that knows least; the one that trains only if `aware`."""
-    trains = Attacker("aware", "as denoising, and trains its inverter on what that restores", denoising, trains=True)
+    knows = "as denoising, and trains its inverter on what that restores"
+    trains = Attacker("aware", knows, denoising, simulates=True, trains=True)
     return [
         Attacker("static", "the stored vectors and the embedder's name", static),
-        Attacker("denoising", "also the defence and its setting, not its key", denoising),
+        Attacker(
+            "denoising", "also the defence, its setting and what it learned, not its key", denoising, simulates=True
+        ),
         *([trains] if aware else []),
         Attacker("averaging", f"also {TIMES} storings of each text", averaging),
         *(

@@ -22,6 +22,7 @@ from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs,
 from unembed.privacy.comparison.attackers import TIMES, Attacker, View, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.retrieval import RetrievalSet, ndcg
+from unembed.privacy.comparison.stored_form import StoredForm
 from unembed.privacy.defences import CLEAN, defence
 from unembed.privacy.defences.base import Defence, defence_class
 from unembed.rare import count_in, rare_strings
@@ -196,7 +197,9 @@ def leaks(
             if key not in known:
                 if (restored := attacker.restore(seen)) is None:
                     continue
-                reads = aware(name, _simulation(seen)) if aware and attacker.trains else inverter
+                reads = aware(name, seen.round_trip()) if aware and attacker.trains else inverter
+                if attacker.simulates and not seen.defence.random:
+                    reads = Inverter(reads.model, StoredForm(reads.embedder, seen.round_trip()))
                 known[key] = _leak(reads, ground, name, setting, attacker, restored, seed, search)
             yield replace(known[key], id=name, allowed=setting.allowed)
 
@@ -204,12 +207,6 @@ def leaks(
 def _view(ground: Ground, guard: Defence, seed: int) -> View:
     stored = [guard.apply(ground.vectors, seed=seed + i) for i in range(TIMES if guard.random else 1)]
     return View(guard, stored, ground.public, (ground.known, guard.apply(ground.known, seed=seed + 1)), seed)
-
-
-def _simulation(seen: View) -> Callable[[np.ndarray], np.ndarray]:
-    """Clean vectors → what the denoising attacker would restore of them."""
-    restore = seen.denoiser()
-    return lambda clean: restore(seen.simulated(clean))
 
 
 def _leak(
