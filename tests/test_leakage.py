@@ -9,6 +9,7 @@ import pytest
 
 from unembed.errors import InputError
 from unembed.metrics import share_estimate
+from unembed.privacy.audit.language import language_of
 from unembed.privacy.audit.leakage import Control, Record, length_class, measure
 from unembed.privacy.audit.plausibility import by_shape, by_texts
 from unembed.privacy.audit.redaction import masked, redacted
@@ -77,7 +78,7 @@ def test_recall_counts_strings_by_type(leakage):
 
 def test_parts(leakage):
     assert {name: {label: part["n"] for label, part in parts.items()} for name, parts in leakage.by.items()} == {
-        "length": {"0–8 words": 1, "9–16 words": 2}, "language": {"Latin": 3}, "domain": {"a": 2, "b": 1},
+        "length": {"0–8 words": 1, "9–16 words": 2}, "language": {"Latin": 1, "en": 2}, "domain": {"a": 2, "b": 1},
     }  # fmt: skip
     assert leakage.by["domain"]["a"]["pii_recall"]["value"] == 3 / 5 and leakage.by["domain"]["b"]["pii_recall"] is None
     assert leakage.by["domain"]["b"]["scores"]["exact_uncased"] == {"value": 1.0, "low": None, "high": None, "n": 1}
@@ -212,6 +213,19 @@ def test_addresses_are_shown_without_passwords():
     assert without_password("pgvector:postgresql://ann:s3cret@db/docs#t") == "pgvector:postgresql://ann@db/docs#t"
     assert without_password("pgvector:host=db password=s3cret#t") == "pgvector:host=db password=…"
     assert without_password("qdrant://localhost:6333/docs") == "qdrant://localhost:6333/docs"
+
+
+def test_languages():
+    texts = {
+        "en": "The invoice was sent to the wrong address last week.",
+        "de": "Die Rechnung wurde letzte Woche an die falsche Adresse geschickt.",
+        "ru": "Счёт был отправлен по неверному адресу на прошлой неделе.",
+        "zh": "发票上周寄到了错误的地址。",
+        "Latin": "Anna",
+        "Cyrillic": "Анна",
+        "none": "4111 1111",
+    }
+    assert [language_of(text) for text in texts.values()] == list(texts), "too little to tell: the script"
 
 
 def test_scripts():

@@ -14,8 +14,8 @@ import numpy as np
 
 from unembed.errors import InputError
 from unembed.metrics import Estimate, bootstrap, score_pairs, share_estimate, words
+from unembed.privacy.audit.language import language_of
 from unembed.privacy.audit.pii import TYPES, Recogniser, leaked
-from unembed.scripts import script_of
 
 SCORES = ("exact_uncased", "token_f1", "bleu", "rouge_l", "chrf")
 """Of `unembed.metrics`; the cosine to the target stands beside them."""
@@ -83,7 +83,7 @@ def measure(records: Sequence[Record], controls: Mapping[str, Control], recognis
     judged = [
         _row(
             record, recogniser.find(record.text), true_text=record.true_text, token_f1=float(ours.rows["token_f1"][i]),
-            recovered=bool(ours.rows["exact_uncased"][i]), leaked=ours.leaked[i], language=script_of(references[i]),
+            recovered=bool(ours.rows["exact_uncased"][i]), leaked=ours.leaked[i], language=language_of(references[i]),
         )
         for i, record in enumerate(known)
     ]  # fmt: skip
@@ -171,7 +171,7 @@ def length_class(text: str) -> str:
 def _parts(records: Sequence[Record], references: Sequence[str], ours: Measured) -> dict[str, dict[str, Any]]:
     labels: dict[str, list[str]] = {
         "length": [length_class(reference) for reference in references],
-        "language": [script_of(reference) for reference in references],
+        "language": [language_of(reference) for reference in references],
     }
     if any(record.domain is not None for record in records):
         labels["domain"] = [record.domain or "none" for record in records]
@@ -190,7 +190,7 @@ def _row(record: Record, found: dict[str, list[str]], **more: Any) -> dict[str, 
     return {
         "id": record.id, "text": record.text, "true_text": None, "cosine": record.cosine, "good": record.good,
         "exact": record.exact, "verified": record.verified, "token_f1": None, "recovered": None, "pii": found,
-        "leaked": {}, "language": script_of(record.text), "words": len(words(record.text)), **more,
+        "leaked": {}, "language": language_of(record.text), "words": len(words(record.text)), **more,
     }  # fmt: skip
 
 
