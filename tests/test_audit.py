@@ -134,6 +134,27 @@ def test_vectors_alone_tell_confidence_alone(command, refused, vectors, texts, t
     assert "none of the ids" in refused(*words, "--truth", truth)
 
 
+def test_what_an_index_keeps_as_codes_is_compared_as_codes(command, minilm, vectors, texts, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    index = faiss.index_factory(vectors.shape[1], "SQ4")
+    index.train(1.3 * vectors)  # or each number at an end of its range would lie on the edge of a step
+    index.add(vectors)
+    path, truth = tmp_path / "codes.faiss", tmp_path / "truth.txt"
+    faiss.write_index(index, str(path))
+    truth.write_text("\n".join(texts), encoding="utf-8")
+    given = ["--normalize", *QUICK]
+    assert command("audit", "--store", path, "--truth", truth, "--sample", "4", "-o", tmp_path / "run", *given)[0] == 0
+    target = loaded(tmp_path / "run")["target"]
+    assert target["coded"] and "mean cosine of 1.000 " in target["embedder"]["why"], "its own texts have its own codes"
+    assert "decoded from codes" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    assert command("invert", "--vectors", path, "--limit", "4", "-o", out, *given)[0] == 0
+    stored, rows = index.reconstruct_n(0, 4), read_results(out)[1]
+    coded = index.sa_decode(index.sa_encode(minilm.encode([row["text"] for row in rows])))
+    lengths = np.linalg.norm(stored, axis=1) * np.linalg.norm(coded, axis=1)
+    assert [row["cosine"] for row in rows] == pytest.approx(((stored * coded).sum(axis=1) / lengths).tolist(), abs=1e-5)
+
+
 def test_rows_without_a_direction_are_counted_and_left_out(command, refused, vectors, tmp_path):
     broken = vectors.copy()
     broken[1], broken[2, 5], broken[3, 0] = 0, np.nan, np.inf

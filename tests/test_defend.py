@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from unembed.checkpoints import resolve
+from unembed.embedders.stored_form import StoredForm
 from unembed.embedders.vectors import unit
 from unembed.errors import InputError
-from unembed.inverter import Inverter
 from unembed.models.base import Hypothesis
 from unembed.privacy.comparison.attackers import View, attackers, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.leaks import matched, prepare, strongest
 from unembed.privacy.comparison.retrieval import read_retrieval
-from unembed.privacy.comparison.stored_form import StoredForm
 from unembed.privacy.defences import defence
 from unembed.privacy.defences.base import defence_class
 
@@ -141,6 +140,7 @@ def test_the_command_reports_the_worst_and_goes_on_where_it_was(command, corpus,
     assert f1["none/0/static"] > f1["rotation/0.01/static"], "what is read without a defence is read out of the vectors"
     headline = {leak["defence"]: leak["scores"]["token_f1"]["value"] for leak in report["worst"]}
     assert headline["quantisation"] == max(f1[name] for name in f1 if name.startswith("quantisation"))
+    assert list(report["attackers"]) == ["static", "denoising", "60 pairs"], "who attacked nothing is not listed"
     assert "## The worst attacker" in (out / "report.md").read_text(encoding="utf-8")
     assert (out / "pareto.png").stat().st_size > 1000
     state = out / "leaks.jsonl"
@@ -216,7 +216,7 @@ def test_who_knows_the_code_knows_when_he_has_the_text(six_bits, inverter, monke
     monkeypatch.setattr(inverter.model, "hypothesize", lambda targets, n=1, *sampling: [told[0] * n])
     target = seen.denoiser()(seen.stored[0][:1])
     quick = {"steps": 1, "sequence_beam_width": 1, "hypotheses": 1, "corrections": 1, "edits": 1}
-    found = Inverter(inverter.model, form).invert(target, normalize=True, **quick)[0]
+    found = inverter.behind(form.seen).invert(target, normalize=True, **quick)[0]
     assert (found.text, found.exact, found.steps) == (texts[0], True, 0)
     assert not inverter.invert(target, normalize=True, **quick)[0].exact, "who does not know it goes on looking"
 

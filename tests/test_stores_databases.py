@@ -316,6 +316,10 @@ def test_codes_come_out_decoded_and_what_cannot_be_decoded_says_so(tmp_path, vec
         faiss.write_index(made, str(tmp_path / "some.faiss"))
         batch = read_vectors(str(tmp_path / "some.faiss"))
         assert batch.ids[:2] == ["0", "1"] and (batch.vectors * many).sum(axis=1).mean() > 0.7, kind
+        with open_vectors(str(tmp_path / "some.faiss")) as source:
+            code = source.code
+        assert (code is not None) == (kind in ("SQ8", "PQ8x4")), kind
+        assert code is None or np.allclose(code(many), batch.vectors, atol=1e-6), "as a text of one's own would be"
     hashes = faiss.IndexIVFSpectralHash(faiss.IndexFlatL2(D), D, 4, 32, 1.0)
     for one_way in (hashes, faiss.index_factory(D, "IVF4,PQ8x4fs"), faiss.index_factory(D, "OPQ8,IVF4,PQ8x4fs")):
         one_way.train(many)

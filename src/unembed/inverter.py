@@ -14,6 +14,7 @@ from unembed.confidence import evidence
 from unembed.devices import resolve_device
 from unembed.embedders import Embedder, embedder, validate_vectors
 from unembed.embedders.spec import check_match
+from unembed.embedders.stored_form import StoredForm
 from unembed.embedders.vectors import integer_step, refuse_foreign_length, storage_dtype
 from unembed.errors import InputError
 from unembed.search.loop import Search
@@ -125,6 +126,14 @@ class Inverter:
         silent, fields = SearchConfig(), self.model.search_fields(config.sequence_beam_width)
         fields = {name: value for name, value in fields.items() if getattr(config, name) == getattr(silent, name)}
         return replace(config, **fields)
+
+    def behind(self, code: Callable[[np.ndarray], np.ndarray]) -> Inverter:
+        """The same inverter for vectors that a store keeps as fixed codes: candidates go through the code as well, so
+        that like is compared with like.
+
+        code: clean vectors float32 [n, d] → what is read of them [n, d], the same each time.
+        """
+        return Inverter(self.model, StoredForm(self.embedder, code))
 
     def interpolate(
         self,

@@ -119,14 +119,16 @@ def defend(
                 corrects=steps > 0, seed=seed,
             )  # fmt: skip
         done = [Leak(**row) for row in read_results(file.path)[1]]
-        with progress(None, "attacks", quiet) as bar:
+        most = n * (1 + sum(setting.strength is not None for setting in found) * len(crew))
+        with progress(most, "attacks, at most", quiet) as bar:
             for leak in leaks(inverter, ground, found, crew, aware=aware, done=done, seed=seed, **search):
                 file.append([leak.to_dict()])
                 bar.update(n)
     rows = [Leak(**row) for row in read_results(folder / "leaks.jsonl")[1]]
+    known_by = {attacker.name: attacker.knows for attacker in crew}
     report = {
         "settings": {**settings, **hardware()}, "matched": [asdict(setting) for setting in found],
-        "attackers": {attacker.name: attacker.knows for attacker in crew},
+        "attackers": {name: knows for name, knows in known_by.items() if any(row.attacker == name for row in rows)},
         "worst": [leak.to_dict() for leak in worst(rows)], "leaks": [leak.to_dict() for leak in rows],
     }  # fmt: skip
     write_report(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from unembed.errors import InputError, require
 from unembed.results import ResultFile
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from unembed.inverter import Inverter
     from unembed.search.types import Inversion, SearchConfig
     from unembed.stores import VectorSource
@@ -95,7 +97,7 @@ def invert(
         return 0
     if plot:
         require("matplotlib", "plot")
-    inverter = load(model, embedder, device=device, dtype=dtype, model_dtype=model_dtype)
+    inverter = source.seen_by(load(model, embedder, device=device, dtype=dtype, model_dtype=model_dtype))
     config = inverter.suited(config)
     kept, rows, done, passed = [], [], set(), 0
     file = None
@@ -165,13 +167,16 @@ class _Source:
     fields: dict[str, str | None]
     """Names of the fields with ids and vectors, as `open_vectors` takes them."""
     limit: int | None
+    code: Callable[[np.ndarray], np.ndarray] | None = None
+    """What the store puts vectors through, where it says so."""
 
     def __post_init__(self) -> None:
         """Look at what was asked for before any model is loaded."""
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}: it must be 1 or more")
         if self.vectors not in (None, "-"):
-            self._open().close()
+            with self._open() as opened:
+                self.code = opened.code
 
     def count(self) -> int | None:
         if self.texts is not None:
@@ -185,6 +190,10 @@ class _Source:
         from unembed.stores import open_vectors
 
         return open_vectors(str(self.vectors), text_field="", **self.fields)
+
+    def seen_by(self, inverter: Inverter) -> Inverter:
+        """The inverter, behind the store's code where it has one."""
+        return inverter.behind(self.code) if self.code else inverter
 
     def hashes(self, ids: list[str], batch: Any) -> dict[str, str]:  # noqa: ANN401
         """Id → hash of its vector; nothing of texts, which stand among the settings themselves."""

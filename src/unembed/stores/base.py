@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +61,9 @@ class VectorSource(ABC):
     """Whether the ids come from the source; row numbers, its alternative, need no check for duplicates."""
     fields: Sequence[str] = ()
     """What else lies beside each vector, by name; often the real leak."""
+    code: Callable[[np.ndarray], np.ndarray] | None = None
+    """Clean vectors float32 [n, d] → what this store would give of them, float32 [n, d], where it keeps fixed codes and
+    their book; None where it gives vectors as they were, or does not say. Works after `close` as well."""
 
     @abstractmethod
     def _read(self, size: int) -> Iterator[VectorBatch]:

@@ -64,6 +64,22 @@ class FaissSource(VectorSource):
                 "them from where the index was built"
             )
 
+        self.code = self._recoded if self._loses() else None
+
+    def _recoded(self, vectors: np.ndarray) -> np.ndarray:
+        """Clean vectors [n, d] as they would come out of the index, float32 [n, d]."""
+        return np.asarray(self._index.sa_decode(self._index.sa_encode(np.ascontiguousarray(vectors, np.float32))))
+
+    def _loses(self) -> bool:
+        """Whether the index keeps codes that a vector can be put through alone, the same each time."""
+        probe = np.random.default_rng(0).standard_normal((4, self.dim)).astype(np.float32)
+        probe /= np.linalg.norm(probe, axis=1, keepdims=True)
+        try:
+            first, again = self._recoded(probe), self._recoded(probe)
+        except RuntimeError:  # a kind without a codec of its own
+            return False
+        return np.array_equal(first, again) and not np.allclose(first, probe, atol=1e-5)
+
     def _find_places(self) -> np.ndarray | None:
         """Find out where each vector of an IndexIVF lies, (list, place in it) [n, 2], in the order of the index's own
         ids, and return these [n], or None where they are the row numbers.

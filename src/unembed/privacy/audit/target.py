@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Target:
     """`target` of the report, plain JSON values."""
     content: str
     """A hash of the ids and vectors sampled: another one means that the store has changed."""
+    code: Callable[[np.ndarray], np.ndarray] | None = None
+    """What the store puts vectors through, where it says so."""
 
 
 def sample(
@@ -57,7 +60,7 @@ def sample(
     """
     shown, fields = without_password(address), {"ids_field": ids_field, "vector_field": vector_field}
     with open_vectors(address, text_field=text_field, **fields) as source:
-        drawn = source.sample(n, seed)
+        drawn, code = source.sample(n, seed), source.code
         count, dtype, beside = source.count, source.dtype, [str(name) for name in source.fields]
     if not drawn.ids:
         raise InputError(f"{shown}: holds no vectors; give a store with at least one")
@@ -91,14 +94,14 @@ def sample(
     lengths = norms[usable]
     facts = {
         "source": shown, "count": count, "sampled": len(drawn.ids), "usable": len(usable),
-        "dimension": int(drawn.vectors.shape[1]), "dtype": str(dtype),
+        "dimension": int(drawn.vectors.shape[1]), "dtype": str(dtype), "coded": code is not None,
         "norms": {"least": float(lengths.min()), "mean": float(lengths.mean()), "greatest": float(lengths.max())},
         "fields": [{"name": name, "kind": "text" if i == 0 and drawn.texts else ""} for i, name in enumerate(beside)],
         "refused": {reason: number for reason, number in refused.items() if number},
     }  # fmt: skip
     return Target(
         [drawn.ids[i] for i in usable], drawn.vectors[usable], [texts[i] for i in usable],
-        [domains[i] for i in usable], facts, digest.hexdigest()[:16],
+        [domains[i] for i in usable], facts, digest.hexdigest()[:16], code,
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Attacker:
     pairs: int = 0
     """Known pairs that it needs."""
     simulates: bool = False
-    """Whether it knows what a text of its own would be stored as (`unembed.privacy.comparison.stored_form`)."""
+    """Whether it knows what a text of its own would be stored as (`Inverter.behind`)."""
     trains: bool = False
     """Whether it trains an inverter on public texts that went through the same (`unembed.privacy.comparison.aware`)."""
 

@@ -22,7 +22,6 @@ from unembed.metrics import Estimate, bootstrap, paired_difference, score_pairs,
 from unembed.privacy.comparison.attackers import TIMES, Attacker, View, look_up
 from unembed.privacy.comparison.aware import Aware
 from unembed.privacy.comparison.retrieval import RetrievalSet, ndcg
-from unembed.privacy.comparison.stored_form import StoredForm
 from unembed.privacy.defences import CLEAN, defence
 from unembed.privacy.defences.base import Defence, defence_class
 from unembed.rare import count_in, rare_strings
@@ -199,7 +198,7 @@ def leaks(
                     continue
                 reads = aware(name, seen.round_trip()) if aware and attacker.trains else inverter
                 if attacker.simulates and not seen.defence.random:
-                    reads = Inverter(reads.model, StoredForm(reads.embedder, seen.round_trip()))
+                    reads = reads.behind(seen.round_trip())
                 known[key] = _leak(reads, ground, name, setting, attacker, restored, seed, search)
             yield replace(known[key], id=name, allowed=setting.allowed)
 

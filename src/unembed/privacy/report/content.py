@@ -151,6 +151,7 @@ def _target(report: Report) -> tuple[str, list[Block]]:
     target = report["target"]
     embedder, norms = target["embedder"], target["norms"]
     whole = "an unknown number" if target.get("count") is None else count(target["count"])
+    codes = ", decoded from codes, which the attack puts its candidates through as well" if target.get("coded") else ""
     fits = {True: "the vectors look like its own", False: "the vectors do not look like its own"}
     rows = [
         ("Store", Quoted(target["source"])),
@@ -158,7 +159,7 @@ def _target(report: Report) -> tuple[str, list[Block]]:
             "Vectors",
             f"{count(target['sampled'])} sampled of {whole}, {count(target['usable'])} usable",
         ),
-        ("Shape", f"{target['dimension']} numbers of {target['dtype']}"),
+        ("Shape", f"{target['dimension']} numbers of {target['dtype']}{codes}"),
         ("Norms", f"{norms['least']:.3f} to {norms['greatest']:.3f}, mean {norms['mean']:.3f}"),
         ("Embedder", Quoted(embedder["name"])),
         ("Does it fit?", f"{fits.get(embedder.get('plausible'), 'could not be told')}: {embedder['why']}"),

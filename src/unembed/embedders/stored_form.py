@@ -1,4 +1,4 @@
-"""An embedder as somebody sees it who knows what the store does with its vectors.
+"""An embedder as somebody sees it who knows what a store does with its vectors.
 
 A code moves a vector away from its text's own, and which text lies nearest then says little about which one it was. But
 a fixed code can be tried: the text that was stored has the very code that is in the store, and few others have. So the
@@ -12,16 +12,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from unembed.embedders import Embedder, EmbedderSpec
+from unembed.embedders.base import Embedder
 from unembed.embedders.noise import NoiseFloor, measure_noise
+from unembed.embedders.spec import EmbedderSpec
 from unembed.embedders.vectors import unit
 
 
 class StoredForm(Embedder):
-    """Vectors of `embedder` that went through a defence and what undoes it as well as can be.
+    """Vectors of `embedder` as a reader of the store sees them, at length 1.
 
-    seen: clean vectors float32 [n, d] → what would be restored of them [n, d]. The same vectors give the same each
-    time, so nothing with random numbers.
+    seen: clean vectors float32 [n, d] → what would be read of them [n, d]. The same vectors give the same each time, so
+    nothing with random numbers.
     """
 
     def __init__(self, embedder: Embedder, seen: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -29,7 +30,7 @@ class StoredForm(Embedder):
 
     @property
     def spec(self) -> EmbedderSpec:
-        """The embedder's own: the restored vectors are to be read as its vectors."""
+        """The embedder's own: what is read is taken for its vectors."""
         return self.embedder.spec
 
     def _embed(self, texts: list[str]) -> np.ndarray:
