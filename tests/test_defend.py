@@ -198,7 +198,7 @@ def six_bits(corpus, inverter):
     vectors = inverter.embedder.encode(texts)
     guard = defence("quantisation", 6).fit(vectors)
     seen = View(guard, [guard.apply(vectors[:20])], vectors[40:], (vectors[20:40], guard.apply(vectors[20:40])))
-    return texts, seen, StoredForm(inverter.embedder, seen.round_trip())
+    return texts, seen, StoredForm(inverter.embedder, seen.round_trip)
 
 
 def test_behind_a_known_code_only_the_text_itself_has_the_stored_vector(six_bits):

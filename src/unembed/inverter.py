@@ -127,13 +127,13 @@ class Inverter:
         fields = {name: value for name, value in fields.items() if getattr(config, name) == getattr(silent, name)}
         return replace(config, **fields)
 
-    def behind(self, code: Callable[[np.ndarray], np.ndarray]) -> Inverter:
+    def behind(self, code: Callable[[np.ndarray], np.ndarray] | None) -> Inverter:
         """The same inverter for vectors that a store keeps as fixed codes: candidates go through the code as well, so
         that like is compared with like.
 
-        code: clean vectors float32 [n, d] → what is read of them [n, d], the same each time.
+        code: clean vectors float32 [n, d] → what is read of them [n, d], the same each time; None for none.
         """
-        return Inverter(self.model, StoredForm(self.embedder, code))
+        return self if code is None else Inverter(self.model, StoredForm(self.embedder, code))
 
     def interpolate(
         self,

@@ -116,8 +116,7 @@ def audit(
         inverter.model.calibration is None
     ):
         raise InputError(f"the rule '{rule}' cannot be judged: the model has no calibration (unembed calibrate)")
-    if target.code:
-        inverter = inverter.behind(target.code)
+    inverter = inverter.behind(target.code)
     texts = _public(public, inverter)
     target = checked(target, inverter, texts, normalize=normalize, seed=seed)
     audit = Audit(inverter, target, inverter.suited(search), model, texts, normalize, price)

@@ -97,7 +97,7 @@ def invert(
         return 0
     if plot:
         require("matplotlib", "plot")
-    inverter = source.seen_by(load(model, embedder, device=device, dtype=dtype, model_dtype=model_dtype))
+    inverter = load(model, embedder, device=device, dtype=dtype, model_dtype=model_dtype).behind(source.code)
     config = inverter.suited(config)
     kept, rows, done, passed = [], [], set(), 0
     file = None
@@ -190,10 +190,6 @@ class _Source:
         from unembed.stores import open_vectors
 
         return open_vectors(str(self.vectors), text_field="", **self.fields)
-
-    def seen_by(self, inverter: Inverter) -> Inverter:
-        """The inverter, behind the store's code where it has one."""
-        return inverter.behind(self.code) if self.code else inverter
 
     def hashes(self, ids: list[str], batch: Any) -> dict[str, str]:  # noqa: ANN401
         """Id → hash of its vector; nothing of texts, which stand among the settings themselves."""

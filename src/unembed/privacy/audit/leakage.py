@@ -83,16 +83,16 @@ def measure(records: Sequence[Record], controls: Mapping[str, Control], recognis
     judged = [
         _row(
             record, recogniser.find(record.text), true_text=record.true_text, token_f1=float(ours.rows["token_f1"][i]),
-            recovered=bool(ours.rows["exact_uncased"][i]), leaked=ours.leaked[i], language=language_of(references[i]),
+            recovered=bool(ours.rows["exact_uncased"][i]), leaked=ours.leaked[i],
         )
         for i, record in enumerate(known)
     ]  # fmt: skip
+    parts = _parts(known, references, [row["language"] for row in judged], ours)
     judged.sort(key=lambda row: (-sum(map(len, row["leaked"].values())), -row["token_f1"], -row["cosine"]))
     beside = {
         name: Measured.of(references, there, control.texts, control.cosines).summary()
         for name, control in controls.items()
     }
-    parts = _parts(known, references, ours)
     return Leakage(True, confidence(records), ours.scores, ours.by_type(), parts, beside, judged + rows)
 
 
@@ -168,10 +168,12 @@ def length_class(text: str) -> str:
     return f"{least} words or more"
 
 
-def _parts(records: Sequence[Record], references: Sequence[str], ours: Measured) -> dict[str, dict[str, Any]]:
+def _parts(
+    records: Sequence[Record], references: Sequence[str], languages: list[str], ours: Measured
+) -> dict[str, dict[str, Any]]:
     labels: dict[str, list[str]] = {
         "length": [length_class(reference) for reference in references],
-        "language": [language_of(reference) for reference in references],
+        "language": languages,
     }
     if any(record.domain is not None for record in records):
         labels["domain"] = [record.domain or "none" for record in records]
@@ -187,10 +189,11 @@ def _parts(records: Sequence[Record], references: Sequence[str], ours: Measured)
 
 def _row(record: Record, found: dict[str, list[str]], **more: Any) -> dict[str, Any]:
     """A record as it stands in the report."""
+    written = record.text if record.true_text is None else record.true_text
     return {
         "id": record.id, "text": record.text, "true_text": None, "cosine": record.cosine, "good": record.good,
         "exact": record.exact, "verified": record.verified, "token_f1": None, "recovered": None, "pii": found,
-        "leaked": {}, "language": language_of(record.text), "words": len(words(record.text)), **more,
+        "leaked": {}, "language": language_of(written), "words": len(words(record.text)), **more,
     }  # fmt: skip
 
 

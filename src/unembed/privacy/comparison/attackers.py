@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,10 +48,14 @@ class View:
         moved = align(unit(self.simulated(self.public, times)), self.public, self.seed)
         return lambda stored: moved(unit(stored))
 
-    def round_trip(self) -> Callable[[np.ndarray], np.ndarray]:
+    @cached_property
+    def undo(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`denoiser` of single storings, fitted once for all who use it."""
+        return self.denoiser()
+
+    def round_trip(self, clean: np.ndarray) -> np.ndarray:
         """Clean vectors [k, d] → what the denoising attacker would restore of them [k, d]."""
-        restore = self.denoiser()
-        return lambda clean: restore(self.simulated(clean))
+        return self.undo(self.simulated(clean))
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def denoising(view: View) -> np.ndarray | None:
     """The linear map from simulated to clean vectors that is best on public texts."""
     if view.defence.secret:
         return None
-    return view.denoiser()(view.stored[0])
+    return view.undo(view.stored[0])
 
 
 def averaging(view: View) -> np.ndarray | None:

@@ -196,9 +196,9 @@ def leaks(
             if key not in known:
                 if (restored := attacker.restore(seen)) is None:
                     continue
-                reads = aware(name, seen.round_trip()) if aware and attacker.trains else inverter
+                reads = aware(name, seen.round_trip) if aware and attacker.trains else inverter
                 if attacker.simulates and not seen.defence.random:
-                    reads = reads.behind(seen.round_trip())
+                    reads = reads.behind(seen.round_trip)
                 known[key] = _leak(reads, ground, name, setting, attacker, restored, seed, search)
             yield replace(known[key], id=name, allowed=setting.allowed)
 
