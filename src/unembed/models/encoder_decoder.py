@@ -256,7 +256,7 @@ class EncoderDecoderModel(InversionModel):
         the work."""
         if self.corrector is None:
             return {}
-        unused = dict.fromkeys(("hypotheses", "edits", "recombinations", "lookups", "rearranged"), 0)
+        unused = dict.fromkeys(("hypotheses", "edits", "recombinations", "lookups", "rearranged", "screened"), 0)
         return {**unused, "corrections": sequence_beam_width, "sample_corrections": False}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:

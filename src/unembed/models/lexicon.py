@@ -20,6 +20,7 @@ class Lexicon:
     def __init__(self, words: Sequence[str], directions: np.ndarray) -> None:
         self.words, self.directions = list(words), directions
         self._rows = {word.lower(): row for row, word in enumerate(self.words)}
+        self._stems: dict[str, list[str]] | None = None
 
     def wanted(self, difference: np.ndarray) -> np.ndarray:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""
@@ -28,3 +29,20 @@ class Lexicon:
     def rows(self, words: Iterable[str]) -> list[int | None]:
         """Where in the lexicon each word is, in any case; None where it is not."""
         return [self._rows.get(word.lower()) for word in words]
+
+    def forms(self, word: str, endings: int) -> list[str]:
+        """The other words that are like `word` but for the last `endings` letters or fewer of either, three letters
+        being alike at least: other forms of it, mostly."""
+        if self._stems is None:
+            self._stems = {}
+            for other in self.words:
+                for stem in _stems(other, endings):
+                    self._stems.setdefault(stem, []).append(other)
+        near = [other for stem in _stems(word, endings) for other in self._stems.get(stem, ())]
+        return [other for other in dict.fromkeys(near) if other.lower() != word.lower()]
+
+
+def _stems(word: str, endings: int) -> list[str]:
+    """The word in lower case less none and up to `endings` letters at its end, of three letters at least."""
+    low = word.lower()
+    return [low[: len(low) - less] for less in range(endings + 1) if len(low) - less >= 3] if low.isalpha() else []

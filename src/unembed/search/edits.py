@@ -93,3 +93,14 @@ def edit(parts: list[str], move: str, words: list[str], weights: np.ndarray, rng
         else:
             parts.insert(int(rng.integers(len(parts) + 1)), space + word)
     return join(parts)
+
+
+def exchanged(parts: list[str], rng: np.random.Generator) -> str:
+    """Two runs of pieces (of two or more) exchanged, half of the time neighbours: a word or a phrase moved."""
+    n = len(parts)
+    if rng.random() < 0.5:
+        a, b, d = sorted(rng.choice(n + 1, 3, replace=False).tolist())
+        c = b
+    else:
+        a, b, c, d = (np.sort(rng.choice(n + 2, 4, replace=False)) - [0, 0, 1, 1]).tolist()
+    return join([*parts[:a], *parts[c:d], *parts[b:c], *parts[a:b], *parts[d:]])

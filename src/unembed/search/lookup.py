@@ -14,7 +14,7 @@ import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import BRACKETS, pieces, spaced
-from unembed.search.edits import join
+from unembed.search.edits import exchanged, join
 
 LOOSE = 3
 """Pieces of a text, those that the difference speaks against most, in whose place a word is tried."""
@@ -60,12 +60,7 @@ def rearranged(text: str, rng: np.random.Generator) -> Iterator[str]:
             at, digit = others[i]
             yield text[:at] + digit + text[at + 1 :]
         if n > 1:
-            if rng.random() < 0.5:
-                a, b, d = sorted(rng.choice(n + 1, 3, replace=False).tolist())
-                c = b
-            else:
-                a, b, c, d = (np.sort(rng.choice(n + 2, 4, replace=False)) - [0, 0, 1, 1]).tolist()
-            yield join([*parts[:a], *parts[c:d], *parts[b:c], *parts[a:b], *parts[d:]])
+            yield exchanged(parts, rng)
 
 
 def _set(word: str, at: int) -> str:

@@ -26,10 +26,13 @@ from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import pieces, propose
 from unembed.search.lookup import rearranged, with_words
 from unembed.search.recombination import Recombination
+from unembed.search.screening import screened
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
 POOL = 256
 """Candidates remembered of each target, for crossover and word edits."""
+KNOWN = 1000
+"""Candidates remembered with their embeddings, the nearest ones, where the next are screened."""
 PRIOR_WORDS = 8
 """Up to so many words the prior counts as the sum over them, beyond as so many times the mean: the cosine is bounded,
 and a sum would make every long text pay for its length (docs/lab.md)."""
@@ -57,6 +60,8 @@ class Target:
     reserve: list[tuple[Candidate, np.ndarray]] = field(default_factory=list)
     """The best that fell out of the beam before that, as many as the beam is wide, with their embeddings."""
     pool: list[Candidate] = field(default_factory=list)
+    known: list[tuple[Candidate, np.ndarray]] = field(default_factory=list)
+    """The nearest candidates with their embeddings, of length 1, where the next are screened."""
     beam: list[Candidate] = field(default_factory=list)
     beam_vectors: list[np.ndarray] = field(default_factory=list)
     queries: int = 0
@@ -158,6 +163,8 @@ class Search:
             known = Recombination([found.text for found in state.pool], [found.cosine for found in state.pool])
             starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
             out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
+        if config.screened:
+            out += [Proposal(text, "screening") for text in self._screened(state, rng)]
         if state.since_better:
             best = beam[0].text
             if self.model.lexicon is not None:
@@ -165,6 +172,20 @@ class Search:
                 out += self._untried(state, lacking, config.lookups, "lookup")
             out += self._untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
         return out
+
+    def _screened(self, state: Target, rng: np.random.Generator) -> list[str]:
+        target = _unit(state.vector)
+        return screened(
+            [found.text for found, _ in state.known],
+            np.stack([vector for _, vector in state.known]),
+            target,
+            [found.text for found in state.beam],
+            target - _unit(state.beam_vectors[0]),
+            self.model.lexicon,
+            self.config.screened,
+            rng,
+            lambda text: self.embedder.key(text) not in state.seen,
+        )
 
     def _untried(self, state: Target, texts: Iterator[str], n: int, origin: str) -> list[Proposal]:
         """The first n texts that were not asked about yet."""
@@ -272,6 +293,10 @@ class Search:
             state.reserve = [pair for pair in fallen if pair[0].text not in state.corrected][:width]
         del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
+        if self.config.screened:
+            new = [(found, _unit(vector)) for found, vector in zip(found, vectors, strict=True)]
+            nearest = sorted([*state.known, *new], key=lambda pair: pair[0].cosine, reverse=True)
+            state.known = nearest[:KNOWN]
         state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
 
     def _why_stop(self, state: Target, proposed: bool) -> str:
@@ -293,6 +318,12 @@ class Search:
         [agreed] = agreement([best.text], state.samples).tolist()
         how = state.step, state.queries, state.stopped, state.beam, state.trace
         return Inversion(best.text, best.cosine, best.exact, *how, agreed)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """The vector [d] in double precision and with length 1; zero stays zero."""
+    vector = vector.astype(np.float64)
+    return vector / max(1e-12, float(np.linalg.norm(vector)))
 
 
 def _columns(rows: Sequence[tuple[np.ndarray, str, np.ndarray]]) -> tuple[np.ndarray, list[str], np.ndarray]:

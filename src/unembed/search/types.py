@@ -42,6 +42,8 @@ class SearchConfig:
     rearranged: int = 32
     """Texts tried in such rounds that are the best hypothesis less a word or two, with words in another order, or with
     another digit."""
+    screened: int = 0
+    """Texts of a round chosen among hundreds by what is known of the target's neighbourhood (`search.screening`)."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
@@ -57,7 +59,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "edits": 0, "recombinations": 0, "regrown": 0, "lookups": 0, "rearranged": 0, "top_k": 0, "patience": 1,
+            "edits": 0, "recombinations": 0, "regrown": 0, "lookups": 0, "rearranged": 0,
+            "screened": 0, "top_k": 0, "patience": 1,
             "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
@@ -76,7 +79,7 @@ class SearchConfig:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
         of_each = self.corrections + self.variations + self.regrown
         per_round = self.sequence_beam_width * of_each + self.edits + self.recombinations
-        per_round += self.lookups + self.rearranged
+        per_round += self.lookups + self.rearranged + self.screened
         without = max(2 if self.consensus > 1 else 1, self.sequence_beam_width)
         most = 1 + self.hypotheses + self.steps * per_round if self.steps else without
         return min(most, self.budget or most)
@@ -94,8 +97,8 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, variation, regrowth, recombination, lookup, rearrangement, or of the
-    edits crossover, substitution, insertion, deletion or move."""
+    """Which move made it: hypothesis, correction, variation, regrowth, recombination, lookup, rearrangement, screening,
+    or of the edits crossover, substitution, insertion, deletion or move."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 
