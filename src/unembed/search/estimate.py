@@ -29,7 +29,7 @@ LEAST = 0.05
 _START, _END = "<start>", "<end>"
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=20_000)
 def units(text: str) -> tuple[str, ...]:
     """The pieces of a text, in lower case and without white space."""
     return tuple(piece.strip().lower() for piece in pieces(text))

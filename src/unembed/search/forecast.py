@@ -11,7 +11,6 @@ Shapes: n known texts, m texts, F features, d numbers of a vector.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
@@ -23,16 +22,17 @@ RIDGE = 0.03
 SIDE_BY_SIDE, BEFORE, PART = 0.3, 0.1, 0.3
 """What two neighbours count, two units in this order, and a unit in its part of the text; a unit itself counts 1."""
 PARTS = 4
+FAR = 20
+"""Units that stand further apart are in no order: a long text would have too many pairs."""
 
 
-@lru_cache(maxsize=20_000)
 def features(text: str) -> dict[Hashable, float]:
     """What stands in a text, and how much it counts."""
     own = units(text)
     out: dict[Hashable, float] = {}
     for at, unit in enumerate(own):
         out[unit] = out.get(unit, 0.0) + 1
-        for later, other in enumerate(own[at + 1 :]):
+        for later, other in enumerate(own[at + 1 : at + FAR]):
             pair = (unit, other)
             out[pair] = out.get(pair, 0.0) + BEFORE
             if not later:
@@ -51,20 +51,19 @@ class Forecast:
 
     def __init__(self, texts: Sequence[str], vectors: np.ndarray) -> None:
         self._columns: dict[Hashable, int] = {}
-        for text in texts:
-            for feature in features(text):
-                self._columns.setdefault(feature, len(self._columns))
-        self._known = self._matrix(texts)  # n, F
+        self._known = self._matrix(texts, new=True)  # n, F
         self._mean = vectors.mean(axis=0)
         shared = (self._known @ self._known.T).toarray()  # n, n
         shared[np.diag_indices(len(texts))] += RIDGE
         self._solved = cho_solve(cho_factor(shared, overwrite_a=True), vectors - self._mean)  # n, d
 
-    def _matrix(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """What stands in the texts [m, F]; what no known text has is left out."""
+    def _matrix(self, texts: Sequence[str], new: bool = False) -> sparse.csr_matrix:
+        """What stands in the texts [m, F]; what no text had before is left out, unless it may be `new`."""
         starts, columns, values = [0], [], []
         for text in texts:
             for feature, value in features(text).items():
+                if new:
+                    self._columns.setdefault(feature, len(self._columns))
                 if (column := self._columns.get(feature)) is not None:
                     columns.append(column)
                     values.append(value)

@@ -7,6 +7,7 @@ Notable:
 - Candidates are crossed, edited word by word and recombined: cheap moves that need no training, judged by the embedder
   like any other. Where a round brought nothing, the next one also regrows from a cut, looks up words that the best text
   seems to lack, and rearranges it.
+- With `screened`, all that was asked is learned from: see `unembed.search.screening`.
 
 Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows
 with the beam and not with its square, and exactness is verified instead of assumed.
@@ -48,7 +49,7 @@ class Proposal:
 
 @dataclass
 class Target:
-    """The state of one search. Only the beam keeps embeddings, so memory grows with its width."""
+    """The state of one search. Only the beam and, where texts are screened, the `KNOWN` nearest keep embeddings."""
 
     index: int
     vector: np.ndarray
