@@ -135,6 +135,12 @@ def test_what_was_tried_is_not_chosen():
     assert chosen(40, untried=lambda text: False) == []
 
 
+def test_nothing_known_but_empty_texts_is_no_error(target):
+    missed, rng = np.zeros(len(target)), np.random.default_rng(0)
+    texts = screened([""], target[None], target, [""], missed, None, 8, rng, lambda text: bool(text))
+    assert texts == []
+
+
 def test_a_word_that_no_text_has_comes_from_the_lexicon():
     assert not any("Zebra" in text for text in chosen(80))
     assert any("Zebra" in text for text in chosen(80, lexicon=directions(["Zebra", "cat"])))

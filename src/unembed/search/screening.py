@@ -84,7 +84,7 @@ class _Brought:
     def word(self, rng: np.random.Generator) -> str:
         if self.wanted and (not self.units or rng.random() < FROM_LEXICON):
             return self.wanted[min(len(self.wanted), int(rng.geometric(WANTED))) - 1]
-        return self.units[int(rng.choice(len(self.units), p=self.worth))]
+        return self.units[int(rng.choice(len(self.units), p=self.worth))] if self.units else ""
 
 
 def _start(beam: Sequence[str], rng: np.random.Generator) -> str:
