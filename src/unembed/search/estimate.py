@@ -57,6 +57,7 @@ class Estimator:
             for pair in zip((_START, *found), (*found, _END), strict=True):
                 pair_ids.append(self.pairs.setdefault(pair, len(self.pairs)))
                 pair_owners.append(row)
+        self.names = list(self.index)
         self._units = np.array(owners, dtype=np.int64), np.array(ids, dtype=np.int64)
         self._pairs = np.array(pair_owners, dtype=np.int64), np.array(pair_ids, dtype=np.int64)
         self.surface = {unit: seen.most_common(1)[0][0] for unit, seen in surfaces.items()}
@@ -89,13 +90,13 @@ class Estimate:
 
     def likeliest(self, n: int) -> tuple[list[str], np.ndarray]:
         """The n units expected most often, as they are written, and how often."""
-        names = list(self.known.index)
+        names = self.known.names
         best = np.argsort(-self.counts, kind="stable")[:n]
         return [self.known.surface[names[i]] for i in best.tolist()], self.counts[best]
 
     def bag(self) -> Counter[str]:
         """The units with the highest expected token F1."""
-        names = list(self.known.index)
+        names = self.known.names
         found: list[tuple[float, str]] = []
         for i in np.flatnonzero(self.counts > LEAST).tolist():
             left = float(self.counts[i])

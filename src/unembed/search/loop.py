@@ -170,8 +170,8 @@ class Search:
             best = beam[0].text
             if self.model.lexicon is not None:
                 lacking = with_words(best, state.vector - state.beam_vectors[0], self.model.lexicon, rng)
-                out += self._untried(state, lacking, config.lookups, "lookup")
-            out += self._untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
+                out += self._first_untried(state, lacking, config.lookups, "lookup")
+            out += self._first_untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
         return out
 
     def _screened(self, state: Target, rng: np.random.Generator) -> list[str]:
@@ -185,12 +185,14 @@ class Search:
             self.model.lexicon,
             self.config.screened,
             rng,
-            lambda text: self.embedder.key(text) not in state.seen,
+            lambda text: self._untried(state, text),
         )
 
-    def _untried(self, state: Target, texts: Iterator[str], n: int, origin: str) -> list[Proposal]:
-        """The first n texts that were not asked about yet."""
-        new = (text for text in texts if self.embedder.key(text) not in state.seen)
+    def _untried(self, state: Target, text: str) -> bool:
+        return self.embedder.key(text) not in state.seen
+
+    def _first_untried(self, state: Target, texts: Iterator[str], n: int, origin: str) -> list[Proposal]:
+        new = (text for text in texts if self._untried(state, text))
         return [Proposal(text, origin) for text in islice(new, n)]
 
     def _sample_again(self, states: list[Target], seed: int) -> list[list[Proposal]]:
@@ -295,7 +297,7 @@ class Search:
         del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
         if self.config.screened:
-            new = [(found, _unit(vector)) for found, vector in zip(found, vectors, strict=True)]
+            new = [(candidate, _unit(vector)) for candidate, vector in zip(found, vectors, strict=True)]
             nearest = sorted([*state.known, *new], key=lambda pair: pair[0].cosine, reverse=True)
             state.known = nearest[:KNOWN]
         state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
