@@ -22,6 +22,7 @@ from itertools import islice
 import numpy as np
 
 from unembed.embedders import Embedder
+from unembed.embedders.vectors import unit
 from unembed.models.base import GREEDY, InversionModel, Sampling
 from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import pieces, propose
@@ -175,13 +176,13 @@ class Search:
         return out
 
     def _screened(self, state: Target, rng: np.random.Generator) -> list[str]:
-        target = _unit(state.vector)
+        target, best = unit(np.stack([state.vector, state.beam_vectors[0]]))
         return screened(
             [found.text for found, _ in state.known],
             np.stack([vector for _, vector in state.known]),
             target,
             [found.text for found in state.beam],
-            target - _unit(state.beam_vectors[0]),
+            target - best,
             self.model.lexicon,
             self.config.screened,
             rng,
@@ -296,9 +297,12 @@ class Search:
             state.reserve = [pair for pair in fallen if pair[0].text not in state.corrected][:width]
         del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
-        if self.config.screened:
-            new = [(candidate, _unit(vector)) for candidate, vector in zip(found, vectors, strict=True)]
-            nearest = sorted([*state.known, *new], key=lambda pair: pair[0].cosine, reverse=True)
+        if self.config.screened and found:
+            nearest = sorted(
+                [*state.known, *zip(found, unit(np.stack(vectors)), strict=True)],
+                key=lambda pair: pair[0].cosine,
+                reverse=True,
+            )
             state.known = nearest[:KNOWN]
         state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
 
@@ -321,12 +325,6 @@ class Search:
         [agreed] = agreement([best.text], state.samples).tolist()
         how = state.step, state.queries, state.stopped, state.beam, state.trace
         return Inversion(best.text, best.cosine, best.exact, *how, agreed)
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    """The vector [d] in double precision and with length 1; zero stays zero."""
-    vector = vector.astype(np.float64)
-    return vector / max(1e-12, float(np.linalg.norm(vector)))
 
 
 def _columns(rows: Sequence[tuple[np.ndarray, str, np.ndarray]]) -> tuple[np.ndarray, list[str], np.ndarray]:
