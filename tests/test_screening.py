@@ -12,8 +12,8 @@ from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
 from unembed.search.edits import exchanged, join
 from unembed.search.estimate import Estimator, units
-from unembed.search.forecast import Forecast
-from unembed.search.screening import screened
+from unembed.search.forecast import BEFORE, FAR, PART, PARTS, RIDGE, SIDE_BY_SIDE, Forecast
+from unembed.search.screening import Neighbourhood
 
 VOCABULARY = ["the", "cat", "sat", "on", "mat", "dog", "a", "rug", "lay", "by", "sun", "in"]
 ALONE = {"corrections": 0, "regrown": 0, "edits": 0, "lookups": 0, "variations": 0}
@@ -73,6 +73,14 @@ def test_each_estimate_from_a_share_is_another_one(target):
     assert np.array_equal(counts[0], counts[1]) and not np.allclose(counts[0], counts[2])
 
 
+def test_a_text_is_told_what_it_lacks(target):
+    texts, vectors = around(400)
+    estimate = Estimator(texts, vectors, target).estimate()
+    assert set(estimate.lacking("the cat sat", 6)) == {"on", "mat"}, "and perhaps a second the"
+    assert estimate.lacking("dog", 1) in [["the"], ["cat"], ["sat"], ["on"], ["mat"]]
+    assert estimate.lacking(TRUTH, 6) == []
+
+
 @pytest.mark.parametrize("texts", [["cat"], ["", "cat"], ["", " "], ["cat", "cat"]])
 def test_few_texts_and_empty_ones_are_no_error(texts, target):
     vectors = np.stack([target] * len(texts))
@@ -112,6 +120,44 @@ def test_order_is_part_of_a_forecast(target):
     assert cosines[0] > cosines[1] + 0.05
 
 
+def test_features_are_numbered_as_a_plain_count_would(target):
+    texts, vectors = around(50)
+    new = [*around(20, seed=1)[0], "zebra cat", "", TRUTH]
+    made = Forecast(texts, vectors)
+    plain = [plain_features(text) for text in texts]
+    columns = {key: column for column, key in enumerate(dict.fromkeys(key for row in plain for key in row))}
+
+    def matrix(rows):
+        out = np.zeros((len(rows), len(columns)))
+        for row, found in zip(out, rows, strict=True):
+            for key, value in found.items():
+                if key in columns:
+                    row[columns[key]] = value
+        return out
+
+    known, others = matrix(plain), matrix([plain_features(text) for text in new])
+    mean = vectors.mean(axis=0)
+    solved = np.linalg.solve(known @ known.T + RIDGE * np.eye(len(texts)), vectors - mean)
+    forecast = others @ known.T @ solved + mean
+    expected = forecast @ target / np.linalg.norm(forecast, axis=1)
+    np.testing.assert_allclose(made.cosines(new, target), expected, atol=1e-6)
+
+
+def plain_features(text):
+    """What stands in a text, and how much it counts, one after the other."""
+    own, out = units(text), Counter()
+    for at, unit in enumerate(own):
+        out[unit] += 1
+        for later, other in enumerate(own[at + 1 : at + FAR]):
+            out[unit, other] += BEFORE
+            if not later:
+                out[unit, other, "side by side"] += SIDE_BY_SIDE
+        part, rest = divmod(at / max(1, len(own) - 1) * (PARTS - 1), 1)
+        out[unit, part] += PART * (1 - rest)
+        out[unit, part + 1] += PART * rest
+    return out
+
+
 # --- the choice ---
 
 
@@ -120,7 +166,8 @@ def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0):
     [goal] = Words().encode([TRUTH])
     best = np.argsort(-(vectors @ goal))[:4].tolist()
     beam, missed = [texts[i] for i in best], goal - vectors[best[0]]
-    return screened(texts, vectors, goal, beam, missed, lexicon, n, np.random.default_rng(seed), untried)
+    known_ones = Neighbourhood(texts, vectors, goal)
+    return known_ones.screened(beam, missed, lexicon, n, np.random.default_rng(seed), untried)
 
 
 def test_as_many_are_chosen_as_asked_for_all_different_and_the_same_again():
@@ -137,7 +184,8 @@ def test_what_was_tried_is_not_chosen():
 
 def test_nothing_known_but_empty_texts_is_no_error(target):
     missed, rng = np.zeros(len(target)), np.random.default_rng(0)
-    texts = screened([""], target[None], target, [""], missed, None, 8, rng, lambda text: bool(text))
+    nothing = Neighbourhood([""], target[None], target)
+    texts = nothing.screened([""], missed, None, 8, rng, lambda text: bool(text))
     assert texts == []
 
 

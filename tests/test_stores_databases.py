@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from unembed.errors import InputError, MissingExtra, StorageError, install_line
 from unembed.stores import open_vectors, read_vectors
 
+ROOT = Path(__file__).parents[1]
 N, D = 50, 16
 TEXTS = [f"text {i}" for i in range(N)]
 
@@ -263,6 +266,30 @@ def test_a_server_of_qdrant_is_read_as_its_local_mode(qdrant, vectors, monkeypat
     with serve(folder, stops_after=2) as (place, _), open_vectors(f"qdrant://{place}/docs") as source:
         with pytest.raises(StorageError, match="500"):
             list(source.batches(size=16))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_server_of_qdrant_is_read_in_bounded_memory(tmp_path):
+    """From the stand-in of the benchmark, whose points are told by their ids. Python's collector is off: what was read
+    must not wait for it."""
+    for module in ("qdrant_client", "orjson"):
+        pytest.importorskip(module)
+    names = ("bench_stores.py", "qdrant_stand_in.py")
+    bench, stand_in = (run_path(str(ROOT / "benchmarks" / name)) for name in names)
+    n, size, read, most = 20_000, 150, 0, 0
+    with bench["fill_qdrant_server"](tmp_path, n) as address, open_vectors(address) as source:
+        assert (source.count, source.dim) == (n, bench["DIM"])
+        before = bench["own_memory"]()
+        gc.disable()
+        try:
+            for batch in source.batches(size):
+                most = max(most, bench["own_memory"]() - before)
+                assert batch.ids == [str(i) for i in range(read, min(read + size, n))]
+                np.testing.assert_array_equal(batch.vectors[-1], stand_in["vector"](int(batch.ids[-1]), source.dim))
+                read += len(batch.ids)
+        finally:
+            gc.enable()
+    assert read == n and most * 2**20 < n * source.dim * 4, "less than all vectors take"
 
 
 def test_a_local_store_that_somebody_else_has_open(qdrant):

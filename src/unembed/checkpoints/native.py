@@ -1,6 +1,6 @@
 """The native format: config.json, model.safetensors (float32, or int8 with one scale a row), tokenizer.json,
-guide.safetensors and lexicon.safetensors (likewise, for a model that has them), controls.jsonl (some training texts,
-for the control in evaluations), README.md.
+guide.safetensors, lexicon.safetensors and corrector.safetensors (likewise, for a model that has them), controls.jsonl
+(some training texts, for the control in evaluations), README.md.
 
 config.json holds the network's sizes, the embedder's spec and the SHA-256 of the other files, which loading verifies.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from unembed.models.native.tokenizer import TextTokenizer
 FORMAT = "unembed-native"
 VERSION = 1
 WEIGHTS, GUIDE, LEXICON = "model.safetensors", "guide.safetensors", "lexicon.safetensors"
+CORRECTOR = "corrector.safetensors"
 _SCALE, _DIRECTIONS = ".scale", "directions"
 
 
@@ -57,6 +59,8 @@ def save(
     if model.lexicon:
         parts[LEXICON] = {_DIRECTIONS: torch.from_numpy(model.lexicon.directions)}
         notes[LEXICON] = {"words": json.dumps(model.lexicon.words)}
+    if model.corrector:
+        parts[CORRECTOR] = model.corrector.own_state()
     with replacing(Path(folder), recognise, "model of unembed's own kind") as made:
         for name, part in parts.items():
             weights = {key: tensor.detach().float().cpu().contiguous() for key, tensor in part.items()}
@@ -106,7 +110,12 @@ def load(folder: str | Path, device: torch.device, dtype: torch.dtype | None = N
     model.guide = guide
     if LEXICON in digests:
         model.lexicon = _lexicon(folder / LEXICON, spec.dim)
-    parts = [digests[name] for name in (WEIGHTS, GUIDE, LEXICON) if name in digests]
+    if CORRECTOR in digests:
+        corrector = NativeNetwork(replace(network, pointer=True)).corrects_beside(net)
+        shared = {name: weight for name, weight in net.state_dict().items() if name not in corrector.own_state()}
+        _fill(corrector, {**_read(folder / CORRECTOR), **shared}, folder / CORRECTOR)
+        model.corrector = corrector.eval().requires_grad_(False).to(device=device, dtype=net.embed.weight.dtype)
+    parts = [digests[name] for name in (WEIGHTS, GUIDE, LEXICON, CORRECTOR) if name in digests]
     model.digest = parts[0][:16] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
     if (folder / "controls.jsonl").is_file():
         try:

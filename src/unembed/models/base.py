@@ -59,6 +59,8 @@ class InversionModel(ABC):
     has_prior: bool = True
     """Whether it knows log p(text) without a vector. Without, `score` takes targets only, and the score of a search is
     the cosine alone."""
+    takes_words: bool = False
+    """Whether `correct` takes `words`: some that each hypothesis may lack, besides what the model finds itself."""
     lexicon: Lexicon | None = None
     """Where the search looks words up that a text seems to lack; None for a model that has none."""
     calibration: Calibration | None = None

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from unembed.scripts import pieces
+
 
 class Lexicon:
     """V words, each but once whatever its case, and their directions float32 [V, d]."""
@@ -25,6 +27,18 @@ class Lexicon:
     def wanted(self, difference: np.ndarray) -> np.ndarray:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""
         return self.directions @ difference
+
+    def lacking(self, texts: Sequence[str], differences: np.ndarray, n: int) -> list[list[str]]:
+        """For each text the n words that its difference [rows, d] asks for most and that do not stand in it."""
+        asked = differences @ self.directions.T  # rows V
+        most = min(len(self.words), 2 * n + 8)
+        best = np.argpartition(-asked, most - 1, axis=1)[:, :most]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1), axis=1)
+        out = []
+        for text, row in zip(texts, best.tolist(), strict=True):
+            own = {piece.strip().lower() for piece in pieces(text)}
+            out.append([word for word in (self.words[i] for i in row) if word.lower() not in own][:n])
+        return out
 
     def rows(self, words: Iterable[str]) -> list[int | None]:
         """Where in the lexicon each word is, in any case; None where it is not."""

@@ -26,6 +26,8 @@ SUM = 10.0
 """How much it counts that the weights make one."""
 LEAST = 0.05
 """What is expected less often than this is left out."""
+LIKELY = 0.2
+"""What is expected more often than this, a text may lack."""
 _START, _END = "<start>", "<end>"
 
 
@@ -93,6 +95,15 @@ class Estimate:
         names = self.known.names
         best = np.argsort(-self.counts, kind="stable")[:n]
         return [self.known.surface[names[i]] for i in best.tolist()], self.counts[best]
+
+    def lacking(self, text: str, n: int) -> list[str]:
+        """Up to n units that are expected and that `text` does not have so often, the one most lacking first."""
+        rest = self.counts.copy()
+        for unit in units(text):
+            if (row := self.known.index.get(unit)) is not None:
+                rest[row] -= 1
+        best = np.argsort(-rest, kind="stable")[:n]
+        return [self.known.surface[self.known.names[i]] for i in best.tolist() if rest[i] > LIKELY]
 
     def bag(self) -> Counter[str]:
         """The units with the highest expected token F1."""

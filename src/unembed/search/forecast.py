@@ -10,7 +10,8 @@ Shapes: n known texts, m texts, F features, d numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from scipy import sparse
@@ -26,49 +27,81 @@ FAR = 20
 """Units that stand further apart are in no order: a long text would have too many pairs."""
 
 
-def features(text: str) -> dict[Hashable, float]:
-    """What stands in a text, and how much it counts."""
-    own = units(text)
-    out: dict[Hashable, float] = {}
-    for at, unit in enumerate(own):
-        out[unit] = out.get(unit, 0.0) + 1
-        for later, other in enumerate(own[at + 1 : at + FAR]):
-            pair = (unit, other)
-            out[pair] = out.get(pair, 0.0) + BEFORE
-            if not later:
-                side = (unit, other, "side by side")
-                out[side] = out.get(side, 0.0) + SIDE_BY_SIDE
-        part, rest = divmod(at / max(1, len(own) - 1) * (PARTS - 1), 1)
-        for place, share in ((part, 1 - rest), (part + 1, rest)):
-            if share:
-                key = (unit, place)
-                out[key] = out.get(key, 0.0) + PART * share
-    return out
+_BITS = 24
+"""For the number of a unit: a feature is one number, of its kind, its unit and its second unit."""
+_UNIT, _BEFORE, _BESIDE, _PART = range(4)
+
+
+def _feature(kind: int | np.ndarray, unit: np.ndarray, other: np.ndarray | int = 0) -> np.ndarray:
+    """The number of a feature; -1 where a unit has none."""
+    number = (np.asarray(kind, dtype=np.int64) << 2 * _BITS) + (unit << _BITS) + other
+    return np.where((unit < 0) | (np.asarray(other) < 0), -1, number)
+
+
+@cache
+def _layout(n: int) -> tuple[np.ndarray, ...]:
+    """For texts of n units: which two are in an order, first [P] and second [P]; and the parts of the text in which
+    each lies, [2, n], and how far, [2, n]."""
+    first, second = np.triu_indices(n, 1)
+    near = second - first < FAR
+    place = np.arange(n) / max(1, n - 1) * (PARTS - 1)
+    part, rest = np.divmod(place, 1)
+    return first[near], second[near], np.stack([part, part + 1]).astype(np.int64), np.stack([1 - rest, rest])
 
 
 class Forecast:
     """Fitted to texts (n, at least one) and their embeddings [n, d] of length 1."""
 
     def __init__(self, texts: Sequence[str], vectors: np.ndarray) -> None:
-        self._columns: dict[Hashable, int] = {}
-        self._known = self._matrix(texts, new=True)  # n, F
+        self._numbers: dict[str, int] = {}
+        for text in texts:
+            for unit in units(text):
+                self._numbers.setdefault(unit, len(self._numbers))
+        rows, features, values = self._features(texts)
+        self._columns, columns = np.unique(features, return_inverse=True)
+        shape = len(texts), len(self._columns)
+        self._known = sparse.csr_matrix((values, (rows, columns)), shape=shape)  # n, F
         self._mean = vectors.mean(axis=0)
         shared = (self._known @ self._known.T).toarray()  # n, n
         shared[np.diag_indices(len(texts))] += RIDGE
         self._solved = cho_solve(cho_factor(shared, overwrite_a=True), vectors - self._mean)  # n, d
 
-    def _matrix(self, texts: Sequence[str], new: bool = False) -> sparse.csr_matrix:
-        """What stands in the texts [m, F]; what no text had before is left out, unless it may be `new`."""
-        starts, columns, values = [0], [], []
-        for text in texts:
-            for feature, value in features(text).items():
-                if new:
-                    self._columns.setdefault(feature, len(self._columns))
-                if (column := self._columns.get(feature)) is not None:
-                    columns.append(column)
-                    values.append(value)
-            starts.append(len(columns))
-        return sparse.csr_matrix((values, columns, starts), shape=(len(texts), len(self._columns)))
+    def _features(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What stands in the texts, and how much it counts: of each occurrence text, feature (-1 for those of units
+        that no known text has) and value, three arrays."""
+        by_length: dict[int, list[int]] = {}
+        for row, text in enumerate(texts):
+            by_length.setdefault(len(units(text)), []).append(row)
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for n, members in by_length.items():
+            own = np.array([[self._numbers.get(unit, -1) for unit in units(texts[row])] for row in members], np.int64)
+            own = own.reshape(len(members), n)  # m, n
+            first, second, parts, shares = _layout(n)
+            pairs = own[:, first], own[:, second]  # m, P each
+            beside = second - first == 1
+            entries = [
+                (_feature(_UNIT, own), np.ones(n)),
+                (_feature(_BEFORE, *pairs), np.full(len(first), BEFORE)),
+                (_feature(_BESIDE, pairs[0][:, beside], pairs[1][:, beside]), np.full(beside.sum(), SIDE_BY_SIDE)),
+                *((_feature(_PART + part, own), PART * share) for part, share in zip(parts, shares, strict=True)),
+            ]
+            rows = np.array(members)[:, None]
+            for features, values in entries:
+                shape = features.shape
+                found.append(tuple(np.broadcast_to(a, shape).ravel() for a in (rows, features, values)))  # type: ignore[arg-type]
+        if not found:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+        rows, features, values = (np.concatenate(column) for column in zip(*found, strict=True))
+        return rows, features, values
+
+    def _matrix(self, texts: Sequence[str]) -> sparse.csr_matrix:
+        """What stands in the texts [m, F]; what no known text has is left out."""
+        rows, features, values = self._features(texts)
+        at = np.searchsorted(self._columns, features).clip(max=max(0, len(self._columns) - 1))
+        known = self._columns[at] == features if len(self._columns) else np.zeros(len(features), dtype=bool)
+        known &= features >= 0
+        shape = len(texts), len(self._columns)
+        return sparse.csr_matrix((values[known], (rows[known], at[known])), shape=shape)
 
     def cosines(self, texts: Sequence[str], target: np.ndarray) -> np.ndarray:
         """The forecast cosine of each text's embedding to the target [d], of length 1: [m]."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -28,13 +29,15 @@ from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import pieces, propose
 from unembed.search.lookup import rearranged, with_words
 from unembed.search.recombination import Recombination
-from unembed.search.screening import screened
+from unembed.search.screening import Neighbourhood
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
 POOL = 256
 """Candidates remembered of each target, for crossover and word edits."""
 KNOWN = 1000
 """Candidates remembered with their embeddings, the nearest ones, where the next are screened."""
+EXPECTED = 6
+"""Words that a correction is told to be lacking by all that was asked; others the model finds itself."""
 PRIOR_WORDS = 8
 """Up to so many words the prior counts as the sum over them, beyond as so many times the mean: the cosine is bounded,
 and a sum would make every long text pay for its length (docs/lab.md)."""
@@ -124,13 +127,20 @@ class Search:
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out = self._sample_again(states, seed)
+        around = [self._neighbourhood(state) for state in states]
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
         if config.corrections:
             chosen = [(i, *pair) for i, state in enumerate(states) for pair in self._to_correct(state)]
             sampling = self.sampling if config.sample_corrections else replace(GREEDY, beams=config.corrections)
             if chosen:
                 kept = _columns([(states[i].vector, candidate.text, vector) for i, candidate, vector in chosen])
-                corrected = self.model.correct(*kept, config.corrections, sampling, seed)
+                hints: dict[str, Any] = {}
+                if self.model.takes_words:
+                    hints["words"] = [
+                        near.estimate.lacking(candidate.text, EXPECTED) if (near := around[i]) else []
+                        for i, candidate, _ in chosen
+                    ]
+                corrected = self.model.correct(*kept, config.corrections, sampling, seed, **hints)
                 for (i, _, _), row in zip(chosen, corrected, strict=True):
                     out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
         if members and config.variations:
@@ -150,10 +160,10 @@ class Search:
             for (i, _), row in zip(stalled, regrown, strict=True):
                 out[i] += [Proposal(hypothesis.text, "regrowth") for hypothesis in row]
         for i, state in enumerate(states):
-            out[i] += self._without_network(state)
+            out[i] += self._without_network(state, around[i])
         return out
 
-    def _without_network(self, state: Target) -> list[Proposal]:
+    def _without_network(self, state: Target, around: Neighbourhood | None) -> list[Proposal]:
         """Word edits of a target's best texts, and texts put together from all its candidates, every other one on the
         ground of the best; after a round without progress also the best with words that it lacks, and rearranged."""
         config, beam = self.config, state.beam
@@ -165,8 +175,13 @@ class Search:
             known = Recombination([found.text for found in state.pool], [found.cosine for found in state.pool])
             starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
             out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
-        if config.screened:
-            out += [Proposal(text, "screening") for text in self._screened(state, rng)]
+        if around is not None:
+            missed = around.target - unit(state.beam_vectors[0][None])[0]
+            new = around.screened(
+                [found.text for found in beam], missed, self.model.lexicon, config.screened, rng,
+                lambda text: self._untried(state, text),
+            )  # fmt: skip
+            out += [Proposal(text, "screening") for text in new]
         if state.since_better:
             best = beam[0].text
             if self.model.lexicon is not None:
@@ -175,19 +190,12 @@ class Search:
             out += self._first_untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
         return out
 
-    def _screened(self, state: Target, rng: np.random.Generator) -> list[str]:
-        target, best = unit(np.stack([state.vector, state.beam_vectors[0]]))
-        return screened(
-            [found.text for found, _ in state.known],
-            np.stack([vector for _, vector in state.known]),
-            target,
-            [found.text for found in state.beam],
-            target - best,
-            self.model.lexicon,
-            self.config.screened,
-            rng,
-            lambda text: self._untried(state, text),
-        )
+    def _neighbourhood(self, state: Target) -> Neighbourhood | None:
+        """What is known around a target, where that is made use of."""
+        if not self.config.screened or not state.known:
+            return None
+        texts, vectors = zip(*((found.text, vector) for found, vector in state.known), strict=True)
+        return Neighbourhood(texts, np.stack(vectors), unit(state.vector[None])[0])
 
     def _untried(self, state: Target, text: str) -> bool:
         return self.embedder.key(text) not in state.seen

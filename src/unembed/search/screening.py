@@ -7,13 +7,14 @@ hundreds of variations of the beam, so that only they cost a query.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
 from unembed.search.edits import edit, exchanged, join
-from unembed.search.estimate import Estimator
+from unembed.search.estimate import Estimate, Estimator
 from unembed.search.forecast import Forecast
 
 DRAWN = 600
@@ -34,39 +35,45 @@ _MOVES = ("deletion", "insertion", "substitution", "form", "exchange", "move")
 _SHARES = (0.1, 0.15, 0.25, 0.1, 0.3, 0.1)
 
 
-def screened(
-    texts: Sequence[str],
-    vectors: np.ndarray,
-    target: np.ndarray,
-    beam: Sequence[str],
-    missed: np.ndarray,
-    lexicon: Lexicon | None,
-    n: int,
-    rng: np.random.Generator,
-    untried: Callable[[str], bool],
-) -> list[str]:
-    """n texts that are `untried`, fewer where no more were thought of.
+class Neighbourhood:
+    """Texts known around a target (n, at least one), their vectors [n, d], and the target [d]; all of length 1."""
 
-    From texts known (m, at least one) and their vectors [m, d], the target [d], the best texts, and the target less the
-    embedding of the best one, `missed` [d]; all vectors of length 1.
-    """
-    estimator, forecast = Estimator(texts, vectors, target), Forecast(texts, vectors)
-    out: list[str] = []
-    together = round(TOGETHER * n)
-    for _ in range(-(-together // STARTS)):
-        estimate = estimator.estimate(rng)
-        for _ in range(min(STARTS, together - len(out))):
-            text = estimate.text(_start(beam, rng))
-            if text not in out and untried(text):
-                out.append(text)
-    estimate = estimator.estimate()
-    brought = _Brought(*estimate.likeliest(WORDS), lexicon, missed)
-    varied = dict.fromkeys(_varied(_start(beam, rng), brought, rng) for _ in range(DRAWN))
-    others = [text for text in varied if text not in out and untried(text)]
-    if others:
-        best = np.argsort(-forecast.cosines(others, target), kind="stable")[: n - len(out)]
-        out += [others[i] for i in best.tolist()]
-    return out
+    def __init__(self, texts: Sequence[str], vectors: np.ndarray, target: np.ndarray) -> None:
+        self.texts, self.vectors, self.target = texts, vectors, target
+        self.estimator = Estimator(texts, vectors, target)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """What the target holds, by all of the texts."""
+        return self.estimator.estimate()
+
+    def screened(
+        self,
+        beam: Sequence[str],
+        missed: np.ndarray,
+        lexicon: Lexicon | None,
+        n: int,
+        rng: np.random.Generator,
+        untried: Callable[[str], bool],
+    ) -> list[str]:
+        """n texts that are `untried`, fewer where no more were thought of; from the best texts, and the target less the
+        embedding of the best one, `missed` [d]."""
+        out: list[str] = []
+        together = round(TOGETHER * n)
+        for _ in range(-(-together // STARTS)):
+            estimate = self.estimator.estimate(rng)
+            for _ in range(min(STARTS, together - len(out))):
+                text = estimate.text(_start(beam, rng))
+                if text not in out and untried(text):
+                    out.append(text)
+        brought = _Brought(*self.estimate.likeliest(WORDS), lexicon, missed)
+        varied = dict.fromkeys(_varied(_start(beam, rng), brought, rng) for _ in range(DRAWN))
+        others = [text for text in varied if text not in out and untried(text)]
+        if others:
+            forecast = Forecast(self.texts, self.vectors)
+            best = np.argsort(-forecast.cosines(others, self.target), kind="stable")[: n - len(out)]
+            out += [others[i] for i in best.tolist()]
+        return out
 
 
 class _Brought:

@@ -75,6 +75,7 @@ class QdrantSource(VectorSource):
             with reached(self.source), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Api key is used with an insecure")  # which is said above
                 self._client = client(url=place, api_key=key, timeout=TIMEOUT, check_compatibility=False)
+                self._client.http.client.add_middleware(_unbound)
             return asked
         folder = existing(self.source, Path(place))
         if not (folder / "meta.json").is_file():  # its local mode would begin a new store there
@@ -122,6 +123,14 @@ class QdrantSource(VectorSource):
     def _of(self, record: Any) -> Any:
         """A record's vector, or None: records may lack a named one."""
         return record.vector if self._vector is None else (record.vector or {}).get(self._vector)
+
+
+def _unbound(request: Any, send: Any) -> Any:
+    """Send a request. In httpx an answer and the stream that it came by hold each other, so that each page of a scroll,
+    some megabytes, would stay in memory until Python's collector comes by; here they let go."""
+    answer = send(request)
+    answer.stream = None
+    return answer
 
 
 def open_source(

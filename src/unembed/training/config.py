@@ -114,6 +114,9 @@ class ObjectiveConfig:
     """Largest noise norm relative to the vector's; each noisy target draws its own between 0 and this."""
     prior_share: float = 0.05
     """Share of the examples without any condition: they teach the prior log p(x)."""
+    corrector: bool = False
+    """Train a corrector beside the network of init_from, which stays as it is: layers of its own, which see texts that
+    were made wrong. Everything above but the noise is for networks."""
 
 
 @dataclass

@@ -46,6 +46,7 @@ from unembed.training.batches import (
 from unembed.training.collected import collected
 from unembed.training.config import SourceConfig, TrainConfig
 from unembed.training.corpora import Corpus, read_texts
+from unembed.training.correction import Correction
 from unembed.training.guide import fit_guide
 from unembed.training.lexical import fit_lexical_head
 from unembed.training.lexicon import fit_lexicon
@@ -113,8 +114,9 @@ class Trainer:
         start = native.load(config.init_from, self.device, torch.float32) if config.init_from else None
         self.guide, self.lexicon = (start.guide, start.lexicon) if start else (None, None)
         sizes = {**asdict(config.model), "vocab_size": self.tokenizer.vocab_size}
-        network = NativeConfig(embedding_dim=self.spec.dim, **sizes)
+        network = NativeConfig(embedding_dim=self.spec.dim, pointer=config.objective.corrector, **sizes)
         self.net = NativeNetwork(network).to(self.device)
+        self.correction = self._open_correction(start) if config.objective.corrector else None
         self.optimisers = build_optimisers(self.net, config.optimiser)
         self.position = Position(identity=config.identity)
         self._resume()
@@ -209,16 +211,25 @@ class Trainer:
         if config.model.centred and not config.init_from:
             self.net.centre_on(self.source.chunk(0)[1])
         start = given.net if given else None
-        if start and replace(start.config, reader_width=start.config.reader_width or config.model.reader_width) != (
-            self.net.config
-        ):
-            raise InputError(f"{config.init_from} has other sizes than this recipe: copy its network sizes into model")
+        if start:
+            width = start.config.reader_width or config.model.reader_width
+            if replace(start.config, reader_width=width, pointer=self.net.config.pointer) != self.net.config:
+                raise InputError(
+                    f"{config.init_from} has other sizes than this recipe: copy its network sizes into model"
+                )
         if config.lexical_spans:
             if start and start.config.reader_width == self.net.config.reader_width:
                 raise InputError("lexical_spans starts a reader and init_from brings one: leave one of them out")
             fit_lexical_head(self.net, self.source, self.tokenizer, config.lexical_spans, config.seed, self.dtype)
         if start:
             self.net.take_over(start)
+
+    def _open_correction(self, start: NativeModel | None) -> Correction:
+        if start is None or start.lexicon is None:
+            raise InputError("objective.corrector needs init_from: a model with a lexicon (guide_spans)")
+        self.base = start
+        self.net.corrects_beside(start.net)
+        return Correction(start.lexicon, self.source.chunk(0)[1].mean(axis=0), self.tokenizer, self.embedder)
 
     # The loop
 
@@ -285,8 +296,9 @@ class Trainer:
 
     def model(self) -> NativeModel:
         """The network as it is now, as a model. It shares the weights."""
-        model = NativeModel(self.net, self.tokenizer, self.spec)
+        model = NativeModel(self.base.net if self.correction else self.net, self.tokenizer, self.spec)
         model.guide, model.lexicon = self.guide, self.lexicon
+        model.corrector = self.net if self.correction else None
         model.controls = self.corpus.examples(256) if self.corpus else self.folder.texts[:256]
         return model
 
@@ -349,9 +361,14 @@ class Trainer:
         rng = np.random.default_rng([config.seed, self.rank, step, 2])
         targets = torch.from_numpy(disturb(batch.targets, config.objective, rng)).to(self.device)
         hypothesis = hypothesis_vectors = None
-        if batch.with_hypothesis and step >= config.objective.hypothesis_from * config.max_steps:
+        if self.correction:
+            ids, vectors = self.correction.hypotheses(batch, rng)
+            hypothesis = pad_rows(ids, length=-(-max(map(len, ids)) // 8) * 8).to(self.device)
+            hypothesis_vectors = torch.from_numpy(vectors).to(self.device)
+        elif batch.with_hypothesis and step >= config.objective.hypothesis_from * config.max_steps:
             hypothesis, hypothesis_vectors = self.hypothesise(targets, batch.width)
-        targets[torch.from_numpy(drop_condition(len(targets), config.objective, rng)).to(self.device)] = 0
+        if not self.correction:
+            targets[torch.from_numpy(drop_condition(len(targets), config.objective, rng)).to(self.device)] = 0
         text, labels = (t.to(self.device) for t in text_and_labels(batch.ids, batch.width))
         set_learning_rate(self.optimisers, schedule(step, config.max_steps, config.optimiser, self.position.restarted))
         loss = self.objective(targets, text, labels, hypothesis, hypothesis_vectors)
@@ -395,6 +412,8 @@ class Trainer:
         texts = [first_words(text, n) for text, n in zip(self.heldout, words, strict=True)]
         if not texts:
             return {}
+        if self.correction:
+            return self.correction.evaluate(self.net, texts, rng, self.dtype)
         targets = self.embedder.encode(texts)
         limit = min(64, self.config.model.max_tokens)
         rows = [row[:limit] for row in self.tokenizer.encode(texts)]

@@ -11,7 +11,7 @@ from unembed.training.config import OptimiserConfig
 def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024; torch.optim.Muon) orthogonalises the momentum of 2-D hidden weights; the token table,
     the heads and the small vectors, whose rows are used one at a time or alone, take AdamW."""
-    groups = net.parameter_groups()
+    groups = {name: [p for p in group if p.requires_grad] for name, group in net.parameter_groups().items()}
     rates = {"embed": config.embed_lr, "head": config.head_lr, "reader": config.reader_lr, "vectors": config.vector_lr}
     decay = config.weight_decay
     optimisers: list[torch.optim.Optimizer] = [
@@ -19,7 +19,7 @@ def build_optimisers(net: NativeNetwork, config: OptimiserConfig) -> list[torch.
         if config.adamw_lr is None
         else torch.optim.AdamW(groups["matrices"], lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=decay),
         torch.optim.AdamW(
-            [{"params": groups[name], "lr": rate} for name, rate in rates.items()],
+            [{"params": groups[name], "lr": rate} for name, rate in rates.items() if groups[name]],
             betas=(0.8, 0.95),
             eps=1e-10,
             weight_decay=0.0,

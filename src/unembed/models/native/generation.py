@@ -31,7 +31,8 @@ class Decoder:
         self.net, self.dtype, self.step, self.rows, self.lift = net, dtype, 0, rows, lift
         self.cache = Cache(net.config, rows, P + max_tokens + 1, dtype, targets.device)
         self.keys = prefix.keys  # B P, or None when no row is padded
-        net.run(prefix.x, prefix.positions, None if self.keys is None else self.keys[:, None, None, :], self.cache)
+        seen = None if self.keys is None else self.keys[:, None, None, :]
+        self.shown = net.shown(net.run(prefix.x, prefix.positions, seen, self.cache), hypothesis_ids)
 
     def next(self, tokens: Tensor | None) -> Tensor:
         if tokens is None:
@@ -41,7 +42,7 @@ class Decoder:
         mask = None if self.keys is None else F.pad(self.keys, (0, self.step + 1), value=True)[:, None, None, :]
         x = self.net.run(x, position, mask, self.cache)
         self.step += 1
-        logits = self.net.logits(x, self.condition)[:, 0]
+        logits = self.net.logits(x, self.condition, self.shown)[:, 0]
         logits[:, [PAD_ID, BOS_ID]] = -torch.inf
         logprobs = logits.log_softmax(dim=-1)
         if self.lift is None:
@@ -53,6 +54,7 @@ class Decoder:
         self.rows = len(rows)
         self.cache.select(rows)
         self.condition = self.condition.select(rows)
+        self.shown = None if self.shown is None else self.shown.select(rows)
         self.keys = None if self.keys is None else self.keys.index_select(0, rows)
         self.lift = None if self.lift is None else self.lift.index_select(0, rows)
 

@@ -15,6 +15,7 @@ from unembed.models.native.generation import generate
 from unembed.models.native.guide import Guide, along, guided
 from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
+from unembed.models.native.wording import LACKING, behind
 
 if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
@@ -37,6 +38,8 @@ class NativeModel(InversionModel):
     family = "native"
     guide: Guide | None = None
     """What guides it where it writes, scores and varies texts of a vector."""
+    corrector: NativeNetwork | None = None
+    """What corrects in the network's stead: blocks of its own between the network's tables."""
 
     def __init__(
         self, net: NativeNetwork, tokenizer: TextTokenizer, spec: EmbedderSpec, *, batch_size: int = 256
@@ -57,8 +60,26 @@ class NativeModel(InversionModel):
         """What the guide adds to log p of each token [rows, V]; None without a guide, or where no row has a vector."""
         return None if self.guide is None or not targets.any() else self.guide.lift(targets)
 
-    def padded(self, rows: Sequence[list[int]]) -> Tensor:
-        return pad_rows([row[: self.max_tokens] for row in rows]).to(self.net.device)
+    @property
+    def takes_words(self) -> bool:  # type: ignore[override]
+        return self.corrector is not None and self.lexicon is not None
+
+    def feedback(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        vectors: np.ndarray,
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ids [B, H] of hypotheses as what corrects is shown them, and their vectors as a tensor [B, E]."""
+        rows = self.tokenizer.encode(hypotheses)
+        rows = [row[: self.max_tokens] for row in rows]
+        if self.corrector is not None and self.lexicon is not None:
+            lacking = self.lexicon.lacking(hypotheses, targets - vectors, LACKING)
+            if words is not None:
+                lacking = [list(dict.fromkeys([*a, *b]))[:LACKING] for a, b in zip(words, lacking, strict=True)]
+            rows = [[*row, *more] for row, more in zip(rows, self.tokenizer.encode(behind(lacking)), strict=True)]
+        return pad_rows(rows).to(self.net.device), self.tensor(vectors)
 
     def write(
         self,
@@ -69,17 +90,23 @@ class NativeModel(InversionModel):
         hypotheses: Sequence[str] | None = None,
         hypothesis_vectors: np.ndarray | None = None,
         starts: Sequence[str] | None = None,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
         """All three ways of writing, in batches of about `batch_size` texts."""
         generator = torch.Generator(device=self.net.device).manual_seed(seed)
 
         def some(part: slice) -> list[list[Hypothesis]]:
             aims = self.tensor(targets[part])
+            net = self.net
+            shown: tuple[Tensor | None, Tensor | None] = (None, None)
+            if hypotheses is not None and hypothesis_vectors is not None:
+                net = self.corrector or self.net
+                hints = None if words is None else words[part]
+                shown = self.feedback(targets[part], hypotheses[part], hypothesis_vectors[part], hints)
             written = generate(
-                self.net,
+                net,
                 aims,
-                None if hypotheses is None else self.padded(self.tokenizer.encode(hypotheses[part])),
-                None if hypothesis_vectors is None else self.tensor(hypothesis_vectors[part]),
+                *shown,
                 n=n,
                 sampling=sampling,
                 max_tokens=self.max_tokens,
@@ -107,8 +134,9 @@ class NativeModel(InversionModel):
         n: int = 1,
         sampling: Sampling = GREEDY,
         seed: int = 0,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors)
+        return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors, words=words)
 
     def regrow(
         self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
@@ -125,7 +153,8 @@ class NativeModel(InversionModel):
 
     def _read(self, targets: Tensor, text: Tensor, lift: Tensor | None, *feedback: Tensor) -> Tensor:
         """log p [B, T, V] of what comes after each token of `text` [B, T], as it would be written."""
-        logprobs = self.net(targets, text, *feedback, dtype=self.dtype).log_softmax(dim=-1)
+        net = self.corrector if feedback and self.corrector is not None else self.net
+        logprobs = net(targets, text, *feedback, dtype=self.dtype).log_softmax(dim=-1)
         return logprobs if lift is None else guided(logprobs, along(lift, text))
 
     @torch.inference_mode()
@@ -143,7 +172,7 @@ class NativeModel(InversionModel):
             encoded = self.tokenizer.encode(hypotheses[part])
             rows = [row[: self.max_tokens - 1] for row in encoded]
             text, labels = (t.to(self.net.device) for t in text_and_labels(rows))
-            feedback = self.padded(encoded), self.tensor(hypothesis_vectors[part])
+            feedback = self.feedback(targets[part], hypotheses[part], hypothesis_vectors[part])
             aims = self.tensor(targets[part])
             doubt = self._read(aims, text, self.lift(aims), *feedback).exp()  # B T V
             doubt[:, :, [PAD_ID, BOS_ID, EOS_ID]] = 0

@@ -30,9 +30,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unembed.errors import CheckpointError
+from unembed.models.native.pointer import Pointer, Shown
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 IGNORED = -100  # target id that carries no loss
+SHARED = ("embed", "head", "reader", "target_in", "slots", "lexical_in", "lexical_gate", "centre", "spread")
+"""What a corrector has in common with the network beside which it was trained: what knows words and vectors."""
 READERS = ("feedback_in", "reader", "everywhere_in", "lexical_in")  # they see the vector once a text
 FEW_ROWS = 16  # below, each operation costs more than what it computes
 
@@ -61,6 +64,8 @@ class NativeConfig:
     """Map the vector straight to vocabulary logits, gated at each position."""
     vector_everywhere: bool = True
     """Add the projected vector to every text position."""
+    pointer: bool = False
+    """Copy tokens of a hypothesis: for correctors."""
     centred: bool = False
     """Take vectors relative to the mean of the training texts', at the scale of their spread around it."""
 
@@ -216,6 +221,8 @@ class NativeNetwork(nn.Module):
         if config.lexical_head:
             self.lexical_in = Linear(read, V)
             self.lexical_gate = Linear(D, 1)
+        if config.pointer:
+            self.pointer = Pointer(D)
         if config.centred:
             self.register_buffer("centre", torch.zeros(E))
             self.register_buffer("spread", torch.full((1,), 1 / math.sqrt(E)))
@@ -245,7 +252,8 @@ class NativeNetwork(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters by what trains them: `matrices` (hidden, for Muon); for AdamW `embed`, `head`, `reader` (what
         reads the vector once a text) and `vectors` (small ones)."""
-        matrices: list[nn.Parameter] = [p for block in self.blocks for p in block.parameters() if p.ndim == 2]
+        hidden = [*self.blocks, *([self.pointer] if self.config.pointer else [])]
+        matrices: list[nn.Parameter] = [p for module in hidden for p in module.parameters() if p.ndim == 2]
         readers: list[Linear] = [getattr(self, name) for name in READERS if hasattr(self, name)]
         groups: dict[str, list[nn.Parameter]] = {
             "matrices": [*matrices, self.target_in.weight],
@@ -255,6 +263,17 @@ class NativeNetwork(nn.Module):
         }
         chosen = {id(p) for group in groups.values() for p in group}
         return {**groups, "vectors": [p for p in self.parameters() if id(p) not in chosen]}
+
+    def corrects_beside(self, other: NativeNetwork) -> NativeNetwork:
+        """This network, as a corrector that takes what is SHARED from `other`."""
+        for name in SHARED:
+            if hasattr(other, name):
+                setattr(self, name, getattr(other, name))
+        return self
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The weights of a corrector that are its own."""
+        return {name: weight for name, weight in self.state_dict().items() if name.split(".")[0] not in SHARED}
 
     @torch.no_grad()
     def take_over(self, other: NativeNetwork) -> None:
@@ -345,14 +364,21 @@ class NativeNetwork(nn.Module):
         x = self.embed(ids).to(dtype)  # B T D
         return x if condition.everywhere is None else x + condition.everywhere
 
-    def logits(self, x: Tensor, condition: Condition) -> Tensor:
-        """x [B, T, D] → capped logits [B, T, V] in float32."""
+    def shown(self, x: Tensor, hypothesis_ids: Tensor | None) -> Shown | None:
+        """What a pointer has to choose from: of what `run` made of the prefix [B, P, D], the hypothesis' part."""
+        if hypothesis_ids is None or not self.config.pointer:
+            return None
+        return self.pointer.show(norm(x[:, self.config.prefix_slots :]), hypothesis_ids)
+
+    def logits(self, x: Tensor, condition: Condition, shown: Shown | None = None) -> Tensor:
+        """x [B, T, D] → capped logits [B, T, V] in float32, or where there is something to copy log p."""
         x = norm(x)
         logits = self.head(x)
         if condition.lexical is not None:
             logits = logits + (1 + self.lexical_gate(x)) * condition.lexical
         cap = self.config.softcap
-        return cap * torch.tanh(logits.float() / cap)
+        capped = cap * torch.tanh(logits.float() / cap)
+        return capped if shown is None else self.pointer(x, capped, shown)
 
     def run(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
         x = x0 = norm(x)
@@ -381,7 +407,7 @@ class NativeNetwork(nn.Module):
             keys = F.pad(prefix.keys, (0, T), value=True)  # B P+T
             mask = mask & keys[:, None, None, :]
         x = self.run(x, torch.cat([prefix.positions, text_positions]), mask)
-        return self.logits(x[:, P:], condition)
+        return self.logits(x[:, P:], condition, self.shown(x[:, :P], hypothesis_ids))
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats over labels [B, T] that are not IGNORED."""
