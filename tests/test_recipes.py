@@ -6,6 +6,7 @@ import json
 import lzma
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -106,6 +107,10 @@ def test_the_stages_of_the_shipped_weights_change_one_recipe():
     guide = ["--config", str(RECIPES / "stages" / "guide.yaml"), "--init_from", "x"]
     guided = parser.parse_args(["train", *configs, *guide])["train"]  # on top of the last stage
     assert guided.guide_spans and not guided.max_steps and guided.spans == stage.spans and guided.model == stage.model
+    corrector = ["--config", str(RECIPES / "stages" / "corrector.yaml"), "--init_from", "x"]
+    corrected = parser.parse_args(["train", *configs, *corrector])["train"]
+    assert corrected.objective.corrector and corrected.corpora == stage.corpora and corrected.heldout == stage.heldout
+    assert replace(corrected.model, reader_width=0) == replace(stage.model, reader_width=0)
 
 
 def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):
@@ -119,7 +124,8 @@ def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):
     assert "Not measured yet." in card and "{" not in card and "M tokens" in card
     from unembed.checkpoints import native
 
-    tokens = sum(run["tokens"] for run in native.history(shipped))
+    tokens = sum(run["tokens"] for run in native.history(shipped) if not run.get("corrector"))
+    assert "a corrector of" in card
     assert f"{tokens / 1e6:.1f}M tokens" in card
 
 

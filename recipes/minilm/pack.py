@@ -1,6 +1,6 @@
 """Pack a trained model for shipping: int8 weights and a model card with the figures of its reports.
 
-python recipes/minilm/pack.py runs/minilm-cpu/guided/model packed --reports runs/minilm-cpu/headline/*.json
+python recipes/minilm/pack.py runs/minilm-cpu/corrected/model packed --reports runs/minilm-cpu/headline/*.json
 
 A calibration in the output folder stays there as long as the weights are the same, and stands in the card.
 """
@@ -40,7 +40,7 @@ def calibration(path: Path) -> str:
 
 
 def beside(model: NativeModel, runs: list[dict[str, Any]]) -> str:
-    """What the card says of the guide and the lexicon."""
+    """What the card says of the guide, the lexicon and the corrector."""
     if not model.guide:
         return ""
     parameters = sum(p.numel() for p in model.guide.parameters())
@@ -52,6 +52,13 @@ def beside(model: NativeModel, runs: list[dict[str, Any]]) -> str:
     if model.lexicon:
         words = f"{len(model.lexicon.words):,} words"
         said += f" Of the same spans is a lexicon of {words}, where the search looks up what a text lacks."
+    if model.corrector:
+        own = sum(weight.numel() for weight in model.corrector.own_state().values())
+        run = next(run for run in reversed(runs) if run.get("corrector"))
+        said += (
+            f" What corrects is a corrector of {own / 1e6:.1f}M parameters, in layers of its own between the network's "
+            f"tables: {run['steps']:,} steps more, {run['tokens'] / 1e6:.1f}M tokens, on texts that were made wrong."
+        )
     return f"{said}\n"
 
 
@@ -64,6 +71,7 @@ def main() -> None:
     model = native.load(args.model, CPU, torch.float32)
     config = json.loads((args.model / "config.json").read_text(encoding="utf-8"))
     runs = native.history(args.model)
+    stages = [run for run in runs if run.get("steps") and not run.get("corrector")]
     card = CARD.read_text(encoding="utf-8")
     parameters = sum(p.numel() for p in model.net.parameters())
     order = [part.name for part in SUITES["headline"]]
@@ -75,10 +83,10 @@ def main() -> None:
     hardware = reports[0]["settings"] if reports else {}
     values = {
         "parameters": f"{parameters / 1e6:.1f}",
-        "stages": str(sum(run["steps"] > 0 for run in runs)),
+        "stages": str(len(stages)),
         "beside": beside(model, runs),
-        "steps": f"{sum(run.get('steps', 0) for run in runs):,}",
-        "tokens": f"{sum(run.get('tokens', 0) for run in runs) / 1e6:.1f}",
+        "steps": f"{sum(run['steps'] for run in stages):,}",
+        "tokens": f"{sum(run['tokens'] for run in stages) / 1e6:.1f}",
         "calibration": calibration(args.output / FILE),
         "hardware": f"{hardware.get('processor', '')}, cores: {hardware.get('cores', '')}" if reports else "",
         "figures": "\n\n".join(map(tables, reports)) or "Not measured yet.",

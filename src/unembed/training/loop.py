@@ -318,8 +318,9 @@ class Trainer:
         position, config = self.position, self.config
         run = {"steps": position.step, "tokens": position.tokens, "seconds": round(position.seconds)}
         guide = {"guide_spans": config.guide_spans} if config.guide_spans else {}
+        corrector = {"corrector": True} if self.correction else {}
         before = {"before": native.history(config.init_from)} if config.init_from else {}
-        return {**run, **guide, "config": config.identity, **before}
+        return {**run, **guide, **corrector, "config": config.identity, **before}
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands; `position` follows."""
