@@ -32,11 +32,8 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "nothing": {},
     "corrections": {"corrections": 0},
     "variations": {"variations": 0},
-    "crossover and word edits": {"edits": 0},
-    "recombination": {"recombinations": 0},
-    "regrowth": {"regrown": 0},
-    "words looked up": {"lookups": 0},
-    "rearrangement": {"rearranged": 0},
+    "screening": {"screened": 0},
+    "other digits": {"renumbered": 0},
     "prior": {"prior_weight": 0.0},
 }
 

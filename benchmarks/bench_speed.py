@@ -157,7 +157,7 @@ def peak():
 inverter = unembed.load(sys.argv[1])
 vectors = np.load(sys.argv[2])
 before = peak()
-inverter.invert(vectors, steps=2, sequence_beam_width=int(sys.argv[3]), edits=0, patience=99)
+inverter.invert(vectors, steps=2, sequence_beam_width=int(sys.argv[3]), patience=99)
 print(before, peak())
 """
 

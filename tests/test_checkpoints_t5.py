@@ -362,7 +362,7 @@ def test_a_spread_pair_by_name(parity_dir):
     assert kinds == {True, False} and model.corrector.t5.dtype == torch.bfloat16
     vectors = np.load(parity_dir / "vec2text" / "reference.npz")["embeddings"][:2]
     whole = unembed.load(name, device="cpu", model_dtype="bfloat16")
-    options = {"steps": 1, "sequence_beam_width": 1, "edits": 0, "variations": 0, "hypotheses": 1}
+    options = {"steps": 1, "sequence_beam_width": 1, "screened": 0, "variations": 0, "hypotheses": 1}
     texts = [[found.text for found in i.invert(vectors, **options)] for i in (inverter, whole)]
     assert texts[0] == texts[1] and all(texts[0])
     with pytest.raises(InputError, match="unknown precision 'int4'"):

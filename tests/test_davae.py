@@ -335,8 +335,6 @@ def test_inverter_of_foreign_vectors(model):
     assert [row[0].text for row in model.correct(targets, TEXTS[:3], targets)] == [
         row[0].text for row in model.write(torch.from_numpy(mean), 1, GREEDY, 0)
     ]
-    begun = model.regrow(targets, ["门票"] * 3, 1, Sampling(1.0))
-    assert all(row[0].text.startswith("门票") for row in begun)
     scores = model.score(TEXTS[:3], targets)
     assert scores.shape == (3,) and (scores < 0).all()
     np.testing.assert_allclose(scores[1:2], model.score(TEXTS[1:2], targets[1:2]), atol=1e-3)

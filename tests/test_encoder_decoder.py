@@ -124,7 +124,6 @@ def test_sampling_is_seeded_and_leaves_the_global_generator_alone(v2t, embedding
 def test_a_hypothesizer_alone_corrects_nothing(parity_dir, embeddings):
     model = vec2text.load_pair(parity_dir / "vec2text" / "jxm" / "gtr__nq__32", None, CPU, None).model()
     assert model.correct(embeddings[:2], ["a", "b"], embeddings[:2]) == [[], []]
-    assert model.regrow(embeddings[:2], ["a", "b"]) == [[], []]
 
 
 # --- by name, as a user opens them ---

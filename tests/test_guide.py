@@ -127,7 +127,6 @@ def test_it_is_there_wherever_a_vector_is(model, minilm, texts, monkeypatch):
         return (
             [row[0].text for row in model.hypothesize(vectors)],
             [row[0].text for row in model.correct(vectors, drafts, again)],
-            [row[0].text for row in model.regrow(vectors, [text[:9] for text in drafts])],
             model.vary(vectors, drafts, again, 4),
             model.score(drafts, vectors).tolist(),
         )

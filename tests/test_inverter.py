@@ -18,7 +18,7 @@ from unembed.search.types import Inversion, SearchConfig
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "sentences.txt"
 SHORT = ["The cat sat on the mat.", "Please call me back before noon."]
-QUICK = {"steps": 1, "sequence_beam_width": 2, "hypotheses": 4, "corrections": 1, "edits": 6}
+QUICK = {"steps": 1, "sequence_beam_width": 2, "hypotheses": 4, "corrections": 1, "screened": 6}
 
 
 class Told(InversionModel):
@@ -32,9 +32,6 @@ class Told(InversionModel):
 
     def correct(self, targets, hypotheses, hypothesis_vectors, n=1, sampling=GREEDY, seed=0):
         return [[] for _ in hypotheses]
-
-    def regrow(self, targets, starts, n=1, sampling=GREEDY, seed=0):
-        return [[] for _ in starts]
 
     def score(self, texts, targets=None):
         return np.zeros(len(texts))

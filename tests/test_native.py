@@ -218,35 +218,6 @@ def test_beams_on_real_vectors(real, vectors):
     assert np.mean([row[0].logprob for row in rows]) >= np.mean(greedy) - 1e-3
 
 
-def test_beams_take_no_starts():
-    with pytest.raises(ValueError, match="starts"):
-        generate(tiny(), unit(1), sampling=Sampling(beams=2), max_tokens=4, starts=[[5]])
-
-
-# --- starts ---
-
-
-def test_a_given_start_is_kept_and_counts_in_the_log_probability():
-    net = tiny()
-    targets = unit(4, 6)
-    starts = [[], [5], [5, 6, 7, 8], [9] * 15]  # the last is longer than a text may be
-    written = generate(
-        net, targets, n=3, sampling=Sampling(), max_tokens=10, starts=starts, generator=torch.Generator().manual_seed(1)
-    )
-    for target, start, row in zip(targets, starts, written, strict=True):
-        for text in row:
-            assert text.ids[: len(start)] == start[:10]
-            assert text.logprob == pytest.approx(logprob(net, target, text.ids), abs=2e-4)
-    assert len({tuple(text.ids) for text in written[1]}) > 1
-    assert all(text.ids == [9] * 10 for text in written[3])
-
-
-def test_regrow_keeps_the_start_of_the_text(real, vectors):
-    starts = ["", "The", "The patient was given 20 mg of", " leading space", "Größe 你好"]
-    for start, row in zip(starts, real.regrow(vectors, starts, 2, Sampling(0.8), seed=3), strict=True):
-        assert len(row) == 2 and all(hypothesis.text.startswith(start) for hypothesis in row)
-
-
 # --- sampling ---
 
 

@@ -23,7 +23,7 @@ def expected(text, texts, weights):
 
 
 def test_words_that_most_have_come_together_in_their_order():
-    known = Recombination(CATS, [0.9, 0.9, 0.9, 0.7])
+    known = Recombination(CATS)
     for start in CATS[:3]:
         assert known.text(start) == "the cat sat on the mat"
 
@@ -48,26 +48,16 @@ def test_what_comes_out_is_no_worse_and_no_single_change_is_better(texts):
 @pytest.mark.parametrize("texts", [CATS, CHINESE, ["don't e-mail me@example.com", "e-mail me, don't wait"]])
 def test_no_word_comes_that_no_candidate_has(texts):
     known, have = Recombination(texts), {piece.strip() for text in texts for piece in pieces(text)}
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        made = known.text(texts[seed % len(texts)], rng)
+    for start in texts:
+        made = known.text(start)
         assert {piece.strip() for piece in pieces(made)} <= have and made == made.strip()
         assert "  " not in made and not any(" " in text for text in [made] if texts is CHINESE)
 
 
-def test_near_candidates_weigh_more():
-    texts = ["red fox", "red fox jumps", "green hill", "green hill far", "green hill away"]
-    near_red = Recombination(texts, [0.95, 0.95, 0.6, 0.6, 0.6]).text("green hill")
-    assert near_red.split()[:2] == ["red", "fox"]
-    assert "green" in Recombination(texts).text("red fox")
-
-
-def test_draws_differ_and_a_seed_repeats_them_in_any_process():
+def test_it_is_the_same_in_any_process():
     program = (
-        "import numpy as np; from unembed.search.recombination import Recombination\n"
-        f"known = Recombination({CATS})\n"
-        "rng = np.random.default_rng(0)\n"
-        "print([known.text('a dog in the rain', rng) for _ in range(30)])"
+        "from unembed.search.recombination import Recombination\n"
+        f"print([Recombination({CATS}).text(start) for start in {CATS}])"
     )
     runs = [
         subprocess.run(
@@ -75,4 +65,4 @@ def test_draws_differ_and_a_seed_repeats_them_in_any_process():
         ).stdout.decode()
         for seed in ("1", "2")
     ]
-    assert runs[0] == runs[1] and len(set(eval(runs[0]))) > 3
+    assert runs[0] == runs[1] and len(eval(runs[0])) == len(CATS)

@@ -84,12 +84,6 @@ class InversionModel(ABC):
     ) -> list[list[Hypothesis]]:
         """targets, hypothesis_vectors float32 [rows, d], one hypothesis a row → n better hypotheses for each row."""
 
-    def regrow(
-        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        """Keep the given start of each text and write the rest of it anew. A family that cannot proposes none."""
-        return [[] for _ in starts]
-
     def vary(
         self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0
     ) -> list[list[str]]:

@@ -66,7 +66,6 @@ def write(
     eos: int,
     device: torch.device,
     generator: torch.Generator | None = None,
-    starts: list[list[int]] | None = None,
 ) -> list[list[Written]]:
     """Write n texts for each of a decoder's rows.
 
@@ -78,11 +77,8 @@ def write(
         eos: id of the end of text.
         device: of the decoder's log-probabilities.
         generator: draws the samples; on `device`.
-        starts: one row of ids for each row, kept as the beginning of its texts. Not for beams.
     """
     if sampling.beams:
-        if starts is not None:
-            raise ValueError("beam search does not take starts: sample instead")
         return beam_search(decoder, rows, n, sampling.beams, max_tokens, eos, device)
     if n > 1:
         decoder.select(torch.arange(rows, device=device).repeat_interleave(n))
@@ -91,15 +87,12 @@ def write(
     tokens: Tensor | None = None
     written = torch.full((rows * n, max_tokens), NOTHING, device=device)
     logprob = torch.zeros(rows * n, device=device)
-    forced = forced_tokens(starts, n, max_tokens).to(device) if starts is not None else None
     for step in range(max_tokens + 1):
         logprobs = decoder.next(tokens)
         if step == max_tokens:  # out of room: the text ends here
             tokens = torch.full_like(places, eos)
         else:
             tokens = choose(logprobs, sampling, generator)
-            if forced is not None and step < forced.size(1):
-                tokens = torch.where(forced[places, step] != NOTHING, forced[places, step], tokens)
         logprob[places] += torch.where(alive, logprobs.gather(1, tokens[:, None])[:, 0], 0)
         alive = alive & (tokens != eos)
         left = int(alive.sum())
@@ -115,13 +108,6 @@ def write(
         for ids, lp in zip(written.tolist(), logprob.tolist(), strict=True)
     ]
     return [texts[row * n : (row + 1) * n] for row in range(rows)]
-
-
-def forced_tokens(starts: list[list[int]], n: int, max_tokens: int) -> Tensor:
-    """Starts, each repeated n times → [rows · n, longest start]; NOTHING where the model writes for itself."""
-    width = min(max_tokens, max(map(len, starts), default=0))
-    rows = [start[:width] + [NOTHING] * (width - len(start)) for start in starts for _ in range(n)]
-    return torch.tensor(rows, dtype=torch.long).view(len(rows), width)
 
 
 def beam_search(

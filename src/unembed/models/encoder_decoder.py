@@ -252,11 +252,10 @@ class EncoderDecoderModel(InversionModel):
         return self.write(self.corrector, targets, n, sampling, seed, hypotheses, hypothesis_vectors)
 
     def search_fields(self, sequence_beam_width: int) -> dict[str, Any]:
-        """The likeliest corrections, of each hypothesis once, find more than samples and word edits do, for a part of
-        the work."""
+        """The likeliest corrections, of each hypothesis once, find more than samples do, for a part of the work."""
         if self.corrector is None:
             return {}
-        unused = dict.fromkeys(("hypotheses", "edits", "recombinations", "lookups", "rearranged", "screened"), 0)
+        unused = dict.fromkeys(("hypotheses", "screened", "renumbered"), 0)
         return {**unused, "corrections": sequence_beam_width, "sample_corrections": False}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:

@@ -177,15 +177,14 @@ class PrefixNetwork(nn.Module):
         max_tokens: int,
         eos: int,
         seed: int = 0,
-        starts: list[list[int]] | None = None,
     ) -> list[list[Written]]:
-        """n texts of each row; of several that are not sampled, the likeliest. `starts` as in `decoding.write`."""
-        if n > 1 and sampling.temperature == 0 and starts is None:
+        """n texts of each row; of several that are not sampled, the likeliest."""
+        if n > 1 and sampling.temperature == 0:
             sampling = replace(sampling, beams=max(n, sampling.beams))
         decoder = Decoder(self, *self.prefix(targets, hypothesis_ids, hypothesis_vectors))
         return decoding.write(
             decoder, len(targets), n=n, sampling=sampling, max_tokens=max_tokens, eos=eos, device=targets.device,
-            generator=torch.Generator(targets.device).manual_seed(seed), starts=starts,
+            generator=torch.Generator(targets.device).manual_seed(seed),
         )  # fmt: skip
 
 
@@ -267,11 +266,9 @@ class PrefixDecoderModel(InversionModel):
         seed: int,
         hypotheses: Sequence[str] | None = None,
         hypothesis_vectors: np.ndarray | None = None,
-        starts: Sequence[str] | None = None,
     ) -> list[list[Hypothesis]]:
         """n texts of each row, in batches of about `batch_size` texts; hypotheses of like length together."""
         read = self.tokens(hypotheses) if hypotheses else None
-        begun = self.tokens(starts) if starts else None
         order = sorted(range(len(targets)), key=lambda row: 0 if read is None else -len(read[row]))
 
         def some(part: slice) -> list[list[Hypothesis]]:
@@ -281,7 +278,6 @@ class PrefixDecoderModel(InversionModel):
                 condition += [self.pad([read[row] for row in rows]), self.tensor(hypothesis_vectors[rows])]
             written = self.net.generate(
                 *condition, n=n, sampling=sampling, max_tokens=self.max_tokens, eos=self.eos, seed=seed + part.start,
-                starts=None if begun is None else [begun[row] for row in rows],
             )  # fmt: skip
             texts = iter(self.decode([text.ids for row in written for text in row]))
             return [[Hypothesis(next(texts), text.logprob) for text in row] for row in written]
@@ -307,11 +303,6 @@ class PrefixDecoderModel(InversionModel):
         if not self.net.config.corrector:
             return [[] for _ in hypotheses]
         return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors)
-
-    def regrow(
-        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed, starts=starts)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:

@@ -4,10 +4,7 @@ Notable:
 - It takes any model and any embedder through their interfaces and knows none by name.
 - Each distinct text is embedded once for a target; what the embedder cannot distinguish counts as one text.
 - Targets that are verified exact, have spent their budget or have stopped improving leave the batch at once.
-- Candidates are crossed, edited word by word and recombined: cheap moves that need no training, judged by the embedder
-  like any other. Where a round brought nothing, the next one also regrows from a cut, looks up words that the best text
-  seems to lack, and rearranges it.
-- With `screened`, all that was asked is learned from: see `unembed.search.screening`.
+- All that was asked is learned from: see `unembed.search.screening`.
 
 Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows
 with the beam and not with its square, and exactness is verified instead of assumed.
@@ -25,15 +22,12 @@ import numpy as np
 from unembed.embedders import Embedder
 from unembed.embedders.vectors import unit
 from unembed.models.base import GREEDY, InversionModel, Sampling
+from unembed.scripts import pieces
 from unembed.search.consensus import agreement, by_consensus
-from unembed.search.edits import pieces, propose
-from unembed.search.lookup import rearranged, with_words
-from unembed.search.recombination import Recombination
+from unembed.search.edits import renumbered
 from unembed.search.screening import Neighbourhood
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
-POOL = 256
-"""Candidates remembered of each target, for crossover and word edits."""
 KNOWN = 1000
 """Candidates remembered with their embeddings, the nearest ones, where the next are screened."""
 EXPECTED = 6
@@ -64,7 +58,6 @@ class Target:
     """Texts whose likeliest corrections were written."""
     reserve: list[tuple[Candidate, np.ndarray]] = field(default_factory=list)
     """The best that fell out of the beam before that, as many as the beam is wide, with their embeddings."""
-    pool: list[Candidate] = field(default_factory=list)
     known: list[tuple[Candidate, np.ndarray]] = field(default_factory=list)
     """The nearest candidates with their embeddings, of length 1, where the next are screened."""
     beam: list[Candidate] = field(default_factory=list)
@@ -122,8 +115,7 @@ class Search:
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
 
     def _improve(self, states: list[Target]) -> list[list[Proposal]]:
-        """Proposals of one round: corrections and variations of every beam member; edits and recombinations; after a
-        round without progress, regrowth."""
+        """Proposals of one round: corrections and variations of every beam member, and what needs no network."""
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out = self._sample_again(states, seed)
@@ -148,46 +140,26 @@ class Search:
             varied = self.model.vary(*kept, config.variations, seed)
             for (i, _), texts in zip(members, varied, strict=True):
                 out[i] += [Proposal(text, "variation") for text in texts]
-        stalled = [(i, member) for i, member in members if states[i].since_better]
-        if config.regrown and stalled:
-            starts = []
-            for i, member in stalled:
-                parts = pieces(states[i].beam[member].text)
-                rng = np.random.default_rng([config.seed, states[i].index, step, member])
-                starts.append("".join(parts[: int(rng.integers(len(parts) + 1))]))
-            vectors = np.stack([states[i].vector for i, _ in stalled])
-            regrown = self.model.regrow(vectors, starts, config.regrown, self.sampling, seed + 1)
-            for (i, _), row in zip(stalled, regrown, strict=True):
-                out[i] += [Proposal(hypothesis.text, "regrowth") for hypothesis in row]
         for i, state in enumerate(states):
             out[i] += self._without_network(state, around[i])
         return out
 
     def _without_network(self, state: Target, around: Neighbourhood | None) -> list[Proposal]:
-        """Word edits of a target's best texts, and texts put together from all its candidates, every other one on the
-        ground of the best; after a round without progress also the best with words that it lacks, and rearranged."""
-        config, beam = self.config, state.beam
-        if not beam:
+        """What all that was asked of a target speaks for; after a round without progress also other digits."""
+        if not state.beam:
             return []
-        rng = np.random.default_rng([config.seed, state.index, state.step])
-        out = [Proposal(*edited) for edited in propose(beam, state.pool, config.edits, rng)] if config.edits else []
-        if config.recombinations:
-            known = Recombination([found.text for found in state.pool], [found.cosine for found in state.pool])
-            starts = (0 if i % 2 == 0 else int(rng.integers(len(beam))) for i in range(config.recombinations))
-            out += [Proposal(known.text(beam[start].text, rng), "recombination") for start in starts]
+        out: list[Proposal] = []
+        rng = np.random.default_rng([self.config.seed, state.index, state.step])
         if around is not None:
             missed = around.target - unit(state.beam_vectors[0][None])[0]
             new = around.screened(
-                [found.text for found in beam], missed, self.model.lexicon, config.screened, rng,
+                [found.text for found in state.beam], missed, self.model.lexicon, self.config.screened, rng,
                 lambda text: self._untried(state, text),
             )  # fmt: skip
             out += [Proposal(text, "screening") for text in new]
         if state.since_better:
-            best = beam[0].text
-            if self.model.lexicon is not None:
-                lacking = with_words(best, state.vector - state.beam_vectors[0], self.model.lexicon, rng)
-                out += self._first_untried(state, lacking, config.lookups, "lookup")
-            out += self._first_untried(state, rearranged(best, rng), config.rearranged, "rearrangement")
+            others = (text for text in renumbered(state.beam[0].text, rng) if self._untried(state, text))
+            out += [Proposal(text, "renumbering") for text in islice(others, self.config.renumbered)]
         return out
 
     def _neighbourhood(self, state: Target) -> Neighbourhood | None:
@@ -199,10 +171,6 @@ class Search:
 
     def _untried(self, state: Target, text: str) -> bool:
         return self.embedder.key(text) not in state.seen
-
-    def _first_untried(self, state: Target, texts: Iterator[str], n: int, origin: str) -> list[Proposal]:
-        new = (text for text in texts if self._untried(state, text))
-        return [Proposal(text, origin) for text in islice(new, n)]
 
     def _sample_again(self, states: list[Target], seed: int) -> list[list[Proposal]]:
         """Samples for the targets for which nothing but empty texts was written so far."""
@@ -312,7 +280,6 @@ class Search:
                 reverse=True,
             )
             state.known = nearest[:KNOWN]
-        state.pool = sorted([*state.pool, *found], key=lambda candidate: candidate.cosine, reverse=True)[:POOL]
 
     def _why_stop(self, state: Target, proposed: bool) -> str:
         config = self.config
@@ -322,7 +289,7 @@ class Search:
             return "budget"
         if state.step >= config.steps:
             return "steps"
-        # Regrowth waits for a round without progress, so one round without any proposal is not the end yet.
+        # Other digits wait for a round without progress, so one round without any proposal is not the end yet.
         done = not proposed and state.since_better > 1
         return "stalled" if done or state.since_better >= config.patience else ""
 

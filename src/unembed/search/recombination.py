@@ -1,10 +1,9 @@
-"""Texts put together from all that is known of a target: the move that looks at every candidate at once.
+"""A text put together from all samples of a target: the consensus that none of them has whole.
 
-The candidates, each with a weight that grows with its cosine, stand for what the target may say. From one of them, the
-word is added, left out or exchanged that raises the expected token F1 under those weights most, until none does; a new
-word stands where its neighbours stand beside it in the candidates. This is minimum Bayes risk decoding (Kumar & Byrne,
-HLT-NAACL 2004) among more texts than were sampled, as combinations of systems are in machine translation (Rosti et al.,
-NAACL 2007). The weights are drawn anew for each text (the Bayesian bootstrap, Rubin 1981), so that no two are the same.
+The samples stand for what the target may say. From one of them, the word is added, left out or exchanged that raises
+the expected token F1 most, until none does; a new word stands where its neighbours stand beside it in the samples. This
+is minimum Bayes risk decoding (Kumar & Byrne, HLT-NAACL 2004) among more texts than were sampled, as combinations of
+systems are in machine translation (Rosti et al., NAACL 2007).
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from unembed.metrics import words
 from unembed.scripts import pieces, spaced
 from unembed.search.edits import join
 
-SHARPNESS = 30.0
-"""A candidate counts by exp(SHARPNESS · cosine)."""
 WORDS = 200
 """Words that may be added: those that most candidates have."""
 CHANGES = 30
@@ -29,13 +26,11 @@ _START, _END = "<", ">"  # no words: `words` gives letters and digits alone
 
 
 class Recombination:
-    """The candidates of one target (at least one), as counts: n texts, V words. Without cosines all weigh the same."""
+    """The candidates of one target (at least one), as counts: n texts, V words."""
 
-    def __init__(self, candidates: Sequence[str], cosines: Sequence[float] | None = None) -> None:
+    def __init__(self, candidates: Sequence[str]) -> None:
         texts = [[(piece, words(piece)) for piece in pieces(candidate)] for candidate in candidates]
         runs = [[word for _, found in text for word in found] for text in texts]
-        near = np.zeros(len(runs)) if cosines is None else np.array(cosines)
-        self.prior = np.exp(SHARPNESS * (near - near.max()))  # n
         self.sizes = np.array([len(run) for run in runs])
         surfaces: dict[str, Counter[str]] = {}
         for text in texts:
@@ -69,11 +64,9 @@ class Recombination:
                 counts[self.index[word]] += 1
         return counts
 
-    def text(self, start: str, rng: np.random.Generator | None = None) -> str:
-        """`start`, one of the candidates, changed word by word under newly drawn weights, or without `rng` under those
-        that the cosines give."""
-        weights = self.prior if rng is None else self.prior * rng.exponential(size=len(self.prior))
-        weights = weights / weights.sum()
+    def text(self, start: str) -> str:
+        """`start`, one of the candidates, changed word by word."""
+        weights = np.full(len(self.counts), 1 / len(self.counts))  # n
         beside = np.bincount(self._ids, weights[self._owners], minlength=len(self.pairs))
         parts = [(piece, tuple(words(piece))) for piece in pieces(start)]
         own = self._count(word for _, found in parts for word in found)

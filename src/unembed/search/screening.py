@@ -109,7 +109,7 @@ def _varied(text: str, brought: _Brought, rng: np.random.Generator) -> str:
         elif move == "form":
             text = _other_form(parts, brought.lexicon, rng)
         else:
-            text = edit(parts, move, [brought.word(rng)], np.ones(1), rng)
+            text = edit(parts, move, brought.word(rng), rng)
     return text
 
 

@@ -24,26 +24,18 @@ class SearchConfig:
     hypotheses: int = 16
     """Texts the hypothesizer samples for each target, beside the greedy one, before the first round, when there are
     rounds."""
-    corrections: int = 1
+    corrections: int = 4
     """Corrections written of each kept hypothesis in a round."""
     sample_corrections: bool = True
     """Draw the corrections. False: the likeliest by a beam search, and of each hypothesis once, as a second time would
     bring the same; without other moves a target is given up when all that it keeps are corrected."""
     variations: int = 4
     """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
-    edits: int = 16
-    """Crossovers and word edits tried in a round, made without the network."""
-    recombinations: int = 8
-    """Texts put together in a round from all candidates of a target, weighted by their cosines, without the network."""
-    regrown: int = 1
-    """Texts regrown from a cut of each kept hypothesis, in rounds after one without progress."""
-    lookups: int = 48
-    """Texts tried in such rounds that have a word the best hypothesis seems to lack, where the model has a lexicon."""
-    rearranged: int = 32
-    """Texts tried in such rounds that are the best hypothesis less a word or two, with words in another order, or with
-    another digit."""
-    screened: int = 0
-    """Texts of a round chosen among hundreds by what is known of the target's neighbourhood (`search.screening`)."""
+    screened: int = 64
+    """Texts of a round chosen among hundreds by what is known of the target's neighbourhood, without the network
+    (`search.screening`)."""
+    renumbered: int = 16
+    """Texts tried in rounds after one without progress that are the best hypothesis with another digit."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
@@ -59,9 +51,7 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "edits": 0, "recombinations": 0, "regrown": 0, "lookups": 0, "rearranged": 0,
-            "screened": 0, "top_k": 0, "patience": 1,
-            "seed": 0, "targets_at_once": 1,
+            "screened": 0, "renumbered": 0, "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -77,9 +67,7 @@ class SearchConfig:
 
     def most_queries(self) -> int:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
-        of_each = self.corrections + self.variations + self.regrown
-        per_round = self.sequence_beam_width * of_each + self.edits + self.recombinations
-        per_round += self.lookups + self.rearranged + self.screened
+        per_round = self.sequence_beam_width * (self.corrections + self.variations) + self.screened + self.renumbered
         without = max(2 if self.consensus > 1 else 1, self.sequence_beam_width)
         most = 1 + self.hypotheses + self.steps * per_round if self.steps else without
         return min(most, self.budget or most)
@@ -97,8 +85,7 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, variation, regrowth, recombination, lookup, rearrangement, screening,
-    or of the edits crossover, substitution, insertion, deletion or move."""
+    """Which move made it: hypothesis, correction, variation, screening or renumbering."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 

@@ -76,18 +76,10 @@ class DAVAEModel(InversionModel):
         moved = self.vae.tensor(mean) + self.latents(targets) - self.latents(hypothesis_vectors)
         return self.write(moved, n, sampling, seed)
 
-    def regrow(
-        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        return self.write(self.latents(targets), n, sampling, seed, starts)
-
-    def write(
-        self, latents: Tensor, n: int, sampling: Sampling, seed: int, starts: Sequence[str] | None = None
-    ) -> list[list[Hypothesis]]:
+    def write(self, latents: Tensor, n: int, sampling: Sampling, seed: int) -> list[list[Hypothesis]]:
         """n texts of each latent [rows, L], in batches of about `batch_size` texts."""
         pieces, decoder, longest = self.vae.pieces, self.vae.net.decoder, self.max_tokens + 1
-        width = max(n, sampling.beams) if starts is None and (sampling.beams or sampling.temperature == 0) else 1
-        begin = [row[: self.max_tokens] for row in self.vae.starts(starts, len(latents))]
+        width = max(n, sampling.beams) if sampling.beams or sampling.temperature == 0 else 1
         draw = torch.Generator(latents.device).manual_seed(seed)
 
         def some(part: slice) -> list[list[Hypothesis]]:
@@ -95,19 +87,16 @@ class DAVAEModel(InversionModel):
                 rows = beam_search(
                     decoder, latents[part], pieces.bos_id, n, width, end=pieces.eos_id, longest=longest
                 )  # fmt: skip
-                return [[self._hypothesis(text, []) for text in row] for row in rows]
-            repeated = [start for start in begin[part] for _ in range(n)]
-            texts = write(
-                decoder, latents[part].repeat_interleave(n, 0), repeated, drawn(sampling, draw), end=pieces.eos_id,
-                longest=longest,
-            )  # fmt: skip
-            found = [self._hypothesis(text, start[1:]) for text, start in zip(texts, repeated, strict=True)]
-            return [found[i : i + n] for i in range(0, len(found), n)]
+                return [[self._hypothesis(text) for text in row] for row in rows]
+            repeated = latents[part].repeat_interleave(n, 0)
+            starts = self.vae.starts(None, len(repeated))
+            texts = write(decoder, repeated, starts, drawn(sampling, draw), end=pieces.eos_id, longest=longest)
+            return [[self._hypothesis(text) for text in texts[i : i + n]] for i in range(0, len(texts), n)]
 
         return in_batches(self, len(latents), max(n, width), some)
 
-    def _hypothesis(self, text: Written, start: Sequence[int]) -> Hypothesis:
-        return Hypothesis(self.vae.text([*start, *text.ids]), text.logprob)
+    def _hypothesis(self, text: Written) -> Hypothesis:
+        return Hypothesis(self.vae.text(text.ids), text.logprob)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:

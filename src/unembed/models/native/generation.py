@@ -70,14 +70,12 @@ def generate(
     sampling: Sampling,
     max_tokens: int,
     generator: torch.Generator | None = None,
-    starts: list[list[int]] | None = None,
     dtype: torch.dtype = torch.float32,
     lift: Tensor | None = None,
 ) -> list[list[Written]]:
-    """Write n texts for each target [B, E]; `starts` (one row of ids a target) are kept as each text's beginning,
-    `lift` [B, V] guides (`Guide.lift`)."""
+    """Write n texts for each target [B, E]; `lift` [B, V] guides (`Guide.lift`)."""
     decoder = Decoder(net, targets, hypothesis_ids, hypothesis_vectors, max_tokens, dtype, lift)
     return write(
         decoder, len(targets), n=n, sampling=sampling, max_tokens=max_tokens, eos=EOS_ID, device=targets.device,
-        generator=generator, starts=starts,
+        generator=generator,
     )  # fmt: skip

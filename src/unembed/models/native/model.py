@@ -89,10 +89,9 @@ class NativeModel(InversionModel):
         seed: int,
         hypotheses: Sequence[str] | None = None,
         hypothesis_vectors: np.ndarray | None = None,
-        starts: Sequence[str] | None = None,
         words: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
-        """All three ways of writing, in batches of about `batch_size` texts."""
+        """Both ways of writing, in batches of about `batch_size` texts."""
         generator = torch.Generator(device=self.net.device).manual_seed(seed)
 
         def some(part: slice) -> list[list[Hypothesis]]:
@@ -111,7 +110,6 @@ class NativeModel(InversionModel):
                 sampling=sampling,
                 max_tokens=self.max_tokens,
                 generator=generator,
-                starts=None if starts is None else self.tokenizer.encode(starts[part]),
                 dtype=self.dtype,
                 lift=self.lift(aims),
             )
@@ -137,11 +135,6 @@ class NativeModel(InversionModel):
         words: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
         return self.write(targets, n, sampling, seed, hypotheses, hypothesis_vectors, words=words)
-
-    def regrow(
-        self, targets: np.ndarray, starts: Sequence[str], n: int = 1, sampling: Sampling = GREEDY, seed: int = 0
-    ) -> list[list[Hypothesis]]:
-        return self.write(targets, n, sampling, seed, starts=starts)
 
     def search_fields(self, sequence_beam_width: int) -> dict[str, Any]:
         """Where all vectors point much the same way, the cosines of right and wrong texts lie closer together, and the
