@@ -20,7 +20,7 @@ from unembed.models.native import NativeModel, NativeNetwork
 from unembed.models.native.generation import Decoder
 from unembed.models.native.network import SHARED
 from unembed.models.native.tokenizer import BOS_ID, PAD_ID, TextTokenizer
-from unembed.models.native.wording import LACKING, behind
+from unembed.models.wording import LACKING, behind
 from unembed.scripts import pieces
 from unembed.training.config import ModelConfig, ObjectiveConfig, SourceConfig, SpanConfig, TrainConfig
 from unembed.training.corruption import Corruption

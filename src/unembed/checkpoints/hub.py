@@ -12,9 +12,9 @@ from unembed.errors import InputError, StorageError, first_line
 
 FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    "projector.safetensors", "guide.safetensors", "lexicon.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "spiece.model", "vocab.txt", "controls.jsonl", "confidence.json", "figures.json",
-    "README.md",
+    "projector.safetensors", "guide.safetensors", "lexicon.safetensors", "corrector.safetensors", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "spiece.model", "vocab.txt", "controls.jsonl",
+    "confidence.json", "figures.json", "README.md",
 )  # fmt: skip
 """What a model consists of: nothing else is ever published."""
 FOREIGN = ("pytorch_model*.bin", "pytorch_model.bin.index.json")

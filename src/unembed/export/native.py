@@ -1,4 +1,4 @@
-"""The native family's parts: one network that reads with or without a hypothesis and writes in one way."""
+"""The native family's parts: one network that reads with or without a hypothesis and writes in one way, or two."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from unembed.export.parts import Hypotheses, Parts, State
 from unembed.models.native import NativeModel, NativeNetwork
 from unembed.models.native.guide import Guide, guided, unwritten
 from unembed.models.native.network import Condition
+from unembed.models.native.pointer import Shown
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
@@ -47,13 +48,15 @@ class NativeWriter:
         prefix, condition = self.network.condition(targets, hypothesis_ids, hypothesis_vectors)
         cache = Grown([], [])
         seen = torch.ones_like(prefix.x[:, :, 0], dtype=torch.bool) if prefix.keys is None else prefix.keys
-        self.network.run(prefix.x, prefix.positions, seen[:, None, None, :], cache)  # type: ignore[arg-type]
+        x = self.network.run(prefix.x, prefix.positions, seen[:, None, None, :], cache)  # type: ignore[arg-type]
         first = torch.zeros_like(targets[:, 0], dtype=torch.long)
         state = {"seen": seen, "position": first + self.network.config.prefix_slots, **cache.state()}
         if condition.everywhere is not None:
             state["everywhere"] = condition.everywhere
         if condition.lexical is not None:
             state["lexical"] = condition.lexical
+        if shown := self.network.shown(x, hypothesis_ids):
+            state |= {"shown_keys": shown.keys, "shown_ids": shown.ids}
         if self.guide:
             state["lift"] = self.guide.lift(targets)
         logits, changed = self.step(first + BOS_ID, state)
@@ -67,7 +70,8 @@ class NativeWriter:
         seen = F.pad(state["seen"], (0, 1), value=True)
         # All rows are at the same position.
         x = self.network.run(x, state["position"][:1], seen[:, None, None, :], cache)  # type: ignore[arg-type]
-        logits = self.network.logits(x, condition)[:, 0] + self.never
+        shown = Shown(state["shown_keys"], state["shown_ids"]) if "shown_keys" in state else None
+        logits = self.network.logits(x, condition, shown)[:, 0] + self.never
         changed = {"seen": seen, "position": state["position"] + 1, **cache.state()}
         if self.guide:
             changed["lift"] = unwritten(state["lift"], tokens)
@@ -78,8 +82,10 @@ class NativeWriter:
 
 def parts(model: NativeModel) -> Parts:
     writer = NativeWriter(model.net, model.guide)
+    corrector = NativeWriter(model.corrector, model.guide) if model.corrector else writer
     tokenizer = copy_tokenizer(model.tokenizer.core, encode_special_tokens=True)
     hypotheses = Hypotheses(model.max_tokens, PAD_ID)
     return Parts(
-        writer, writer, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, closes=True, literal=True
+        writer, corrector, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, closes=True, literal=True,
+        told=model.takes_words,
     )  # fmt: skip

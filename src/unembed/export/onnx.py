@@ -32,7 +32,7 @@ from unembed.checkpoints.tensors import architecture
 from unembed.checkpoints.writing import replacing
 from unembed.errors import InputError, UnembedError, first_line, require
 from unembed.export.parts import Parts, State, Writer, parts
-from unembed.models.onnx_runtime import ARCHITECTURE, NEXT, READ_AS, READER, VERSION
+from unembed.models.onnx_runtime import ARCHITECTURE, LEXICON, NEXT, READ_AS, READER, VERSION
 
 if TYPE_CHECKING:
     import onnx
@@ -124,6 +124,8 @@ def export(model: InversionModel, folder: str | Path) -> None:
         shown.tokenizer.save(str(made / "tokenizer.json"), pretty=False)
         if shown.hypotheses and shown.hypotheses.tokenizer:
             shown.hypotheses.tokenizer.save(str(made / READER), pretty=False)
+        if model.lexicon:
+            np.savez(made / LEXICON, words=np.array(model.lexicon.words), directions=model.lexicon.directions)
         _write_config(model, shown, files, made)
 
 
@@ -257,7 +259,7 @@ def _same(found: np.ndarray, expected: np.ndarray) -> bool:
     finite = np.isfinite(expected)
     if found.shape != expected.shape or not np.array_equal(finite, np.isfinite(found)):
         return False
-    largest = np.abs(expected[finite]).max(initial=1e-6)
+    largest = np.abs(expected[finite]).max(initial=0.1)  # where log p is given, its logsumexp is 0 but for rounding
     return bool(np.abs(found[finite].astype(float) - expected[finite]).max(initial=0) <= TOLERANCE * largest)
 
 
@@ -271,6 +273,7 @@ def _write_config(model: InversionModel, shown: Parts, files: dict[str, dict[str
         "end": shown.end,
         "closes": shown.closes,
         "literal": shown.literal,
+        "told": shown.told,
         "has_prior": model.has_prior,
         "batch_size": getattr(model, "batch_size", 64),
         "hypotheses": {name: getattr(shown.hypotheses, name) for name in READ_AS} if shown.hypotheses else None,

@@ -86,6 +86,8 @@ class Parts:
     """Of a text of `max_tokens`, log p holds the end as well, which is then all that may follow."""
     literal: bool = False
     """Special tokens in a text are read as the characters that they are."""
+    told: bool = False
+    """Behind a hypothesis stand words that it may lack (`unembed.models.wording`)."""
 
 
 def parts(model: InversionModel) -> Parts:

@@ -19,19 +19,23 @@ from unembed.embedders.spec import EmbedderSpec
 from unembed.embedders.vectors import validate_vectors
 from unembed.errors import CheckpointError, InputError, require
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
+from unembed.models.lexicon import Lexicon
+from unembed.models.wording import hints
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
 ARCHITECTURE = "UnembedOnnx"
-VERSION = 1
+VERSION = 2
 NEXT = "next."
 """In front of the name of a part of the state as it is after a step."""
 READ_AS = ("longest", "before", "after", "pad")
 """How hypotheses become ids; see `unembed.export.parts.Hypotheses`."""
 READER = "hypotheses.json"
 """The tokenizer of hypotheses, where it is not the one of texts."""
+LEXICON = "lexicon.npz"
+"""Of a model that has one."""
 COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share is still being written
 
 State = dict[str, np.ndarray]
@@ -59,6 +63,7 @@ class OnnxModel(InversionModel):
         }
         self.read_as = {name: config["hypotheses"][name] for name in READ_AS} if "correct" in self.files else {}
         self.literal, self.closes = bool(config["literal"]), bool(config["closes"])
+        self.takes_words = bool(config.get("told", False))  # there was none in version 1
         self.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
@@ -102,6 +107,9 @@ class OnnxModel(InversionModel):
             }
             model.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             model.reader = Tokenizer.from_file(str(folder / READER)) if READER in digests else None
+            if LEXICON in digests:
+                with np.load(folder / LEXICON) as stored:
+                    model.lexicon = Lexicon(stored["words"].tolist(), stored["directions"])
         except Exception as error:  # both libraries have classes of their own
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"{folder} cannot be opened ({first}): export the model again") from error
@@ -134,13 +142,18 @@ class OnnxModel(InversionModel):
         n: int = 1,
         sampling: Sampling = GREEDY,
         seed: int = 0,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Hypothesis]]:
         """n better texts of each row; none at all without a corrector."""
         if "correct" not in self.files:
             return [[] for _ in hypotheses]
         names = ("targets", "hypothesis_vectors", "hypothesis_ids")
-        columns = zip(*(self._parts(column, n) for column in (targets, hypothesis_vectors, hypotheses)), strict=True)
-        batches = [dict(zip(names, (*vectors, self._ids(texts)), strict=True)) for *vectors, texts in columns]
+        said = [""] * len(hypotheses)
+        if self.takes_words and self.lexicon is not None and len(hypotheses):
+            said = hints(self.lexicon, hypotheses, targets - hypothesis_vectors, words)
+        columns = (targets, hypothesis_vectors, hypotheses, said)
+        parts = zip(*(self._parts(column, n) for column in columns), strict=True)
+        batches = [dict(zip(names, (a, b, self._ids(texts, more)), strict=True)) for a, b, texts, more in parts]
         return self._write("correct", batches, n, sampling, seed)
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
@@ -160,11 +173,11 @@ class OnnxModel(InversionModel):
         size = max(1, self.batch_size // each)
         return (rows[start : start + size] for start in range(0, len(rows), size))
 
-    def _ids(self, texts: Sequence[str]) -> np.ndarray:
-        """Hypotheses [B, S] as the corrector reads them."""
-        how = self.read_as
-        read = tokens(self.reader or self.tokenizer, texts, how["longest"])
-        rows = [[*how["before"], *row, *how["after"]] for row in read]
+    def _ids(self, texts: Sequence[str], said: Sequence[str]) -> np.ndarray:
+        """Hypotheses [B, S] as the corrector reads them, with what is said behind them."""
+        how, tokenizer = self.read_as, self.reader or self.tokenizer
+        read = zip(tokens(tokenizer, texts, how["longest"]), tokens(tokenizer, said, how["longest"]), strict=True)
+        rows = [[*how["before"], *row, *more, *how["after"]] for row, more in read]
         width = max(1, max(map(len, rows)))
         return np.array([row + [how["pad"]] * (width - len(row)) for row in rows], dtype=np.int64)
 

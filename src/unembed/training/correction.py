@@ -16,7 +16,7 @@ from unembed.models.native import NativeNetwork
 from unembed.models.native.generation import generate
 from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import TextTokenizer
-from unembed.models.native.wording import LACKING, behind
+from unembed.models.wording import LACKING, behind
 from unembed.scripts import pieces
 from unembed.training.batches import Batch
 from unembed.training.corruption import Corruption

@@ -15,7 +15,7 @@ from unembed.models.native.generation import generate
 from unembed.models.native.guide import Guide, along, guided
 from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
-from unembed.models.native.wording import LACKING, behind
+from unembed.models.wording import hints
 
 if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
@@ -72,13 +72,10 @@ class NativeModel(InversionModel):
         words: Sequence[Sequence[str]] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Ids [B, H] of hypotheses as what corrects is shown them, and their vectors as a tensor [B, E]."""
-        rows = self.tokenizer.encode(hypotheses)
-        rows = [row[: self.max_tokens] for row in rows]
+        rows = [row[: self.max_tokens] for row in self.tokenizer.encode(hypotheses)]
         if self.corrector is not None and self.lexicon is not None:
-            lacking = self.lexicon.lacking(hypotheses, targets - vectors, LACKING)
-            if words is not None:
-                lacking = [list(dict.fromkeys([*a, *b]))[:LACKING] for a, b in zip(words, lacking, strict=True)]
-            rows = [[*row, *more] for row, more in zip(rows, self.tokenizer.encode(behind(lacking)), strict=True)]
+            more = self.tokenizer.encode(hints(self.lexicon, hypotheses, targets - vectors, words))
+            rows = [[*row, *said[: self.max_tokens]] for row, said in zip(rows, more, strict=True)]
         return pad_rows(rows).to(self.net.device), self.tensor(vectors)
 
     def write(
@@ -100,8 +97,8 @@ class NativeModel(InversionModel):
             shown: tuple[Tensor | None, Tensor | None] = (None, None)
             if hypotheses is not None and hypothesis_vectors is not None:
                 net = self.corrector or self.net
-                hints = None if words is None else words[part]
-                shown = self.feedback(targets[part], hypotheses[part], hypothesis_vectors[part], hints)
+                known = None if words is None else words[part]
+                shown = self.feedback(targets[part], hypotheses[part], hypothesis_vectors[part], known)
             written = generate(
                 net,
                 aims,
