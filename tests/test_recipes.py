@@ -6,7 +6,6 @@ import json
 import lzma
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -110,7 +109,8 @@ def test_the_stages_of_the_shipped_weights_change_one_recipe():
     corrector = ["--config", str(RECIPES / "stages" / "corrector.yaml"), "--init_from", "x"]
     corrected = parser.parse_args(["train", *configs, *corrector])["train"]
     assert corrected.objective.corrector and corrected.corpora == stage.corpora and corrected.heldout == stage.heldout
-    assert replace(corrected.model, reader_width=0) == replace(stage.model, reader_width=0)
+    sizes = [vars(part.model) | {"reader_width": None} for part in (corrected, stage)]
+    assert sizes[0] == sizes[1]
 
 
 def test_packing_writes_a_card_with_history_figures_and_calibration(tmp_path):
