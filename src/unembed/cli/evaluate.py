@@ -53,7 +53,7 @@ def evaluate(
             of its held-out files.
         output: a .json file for the report; the rows stand beside it in .rows.jsonl, from which a stopped run goes on.
             With suite, a folder for all reports and their summary.md.
-        suite: headline (the README's figures), quick (the same in about three minutes), russian or chinese. It brings
+        suite: headline (the README's figures), quick (the same in some minutes), russian or chinese. It brings
             its own lengths, n, steps, consensus and sequence_beam_width.
         model: name of a shipped model, a folder, or a hub id.
         embedder: the embedder; by default the one that the model was trained on.
