@@ -135,14 +135,24 @@ def fill_chroma(folder: Path, n: int) -> str:
 
 
 @contextmanager
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    """A server, until it is done with."""
+    server = subprocess.Popen(command, **options)
+    try:
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
 def fill_chroma_server(folder: Path, n: int) -> Iterator[str]:
     import chromadb
 
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
+    with running(command, stdout=subprocess.DEVNULL):
         for _ in range(60):
             try:
                 client = chromadb.HttpClient("localhost", port)
@@ -151,9 +161,6 @@ def fill_chroma_server(folder: Path, n: int) -> Iterator[str]:
                 time.sleep(1)
         _fill_chroma(client, n)
         yield f"chroma:http://localhost:{port}#docs"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def fill_qdrant(folder: Path, n: int) -> str:
@@ -173,13 +180,8 @@ def fill_qdrant(folder: Path, n: int) -> str:
 def fill_qdrant_server(folder: Path, n: int) -> Iterator[str]:
     """Nothing is filled: Qdrant's own server is a program that pip does not bring, and the stand-in keeps no points."""
     command = [sys.executable, str(Path(__file__).with_name("qdrant_stand_in.py")), str(n), str(DIM)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        port = int(server.stdout.readline())
-        yield f"qdrant://127.0.0.1:{port}/docs"
-    finally:
-        server.terminate()
-        server.wait()
+    with running(command, stdout=subprocess.PIPE, text=True) as server:
+        yield f"qdrant://127.0.0.1:{int(server.stdout.readline())}/docs"
 
 
 @contextmanager

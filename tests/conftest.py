@@ -123,6 +123,25 @@ def refused(command):
     return run
 
 
+@pytest.fixture
+def checked():
+    """A file of a model that is damaged, and then missing, is refused by name."""
+    import torch
+
+    from unembed.checkpoints import load_model
+    from unembed.errors import CheckpointError
+
+    def run(file: Path):
+        file.write_bytes(b"nothing")
+        with pytest.raises(CheckpointError, match="SHA-256 differs"):
+            load_model(file.parent, torch.device("cpu"))
+        file.unlink()
+        with pytest.raises(CheckpointError, match=f"{file.name} is missing"):
+            load_model(file.parent, torch.device("cpu"))
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of corpora named by UNEMBED_DATA_DIR."""

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from test_native import conditions, full_logprobs, tiny, unit
+from test_training import Stop, stop_at
 from unembed.checkpoints import load_model, native
-from unembed.errors import CheckpointError, InputError
+from unembed.errors import InputError
 from unembed.metrics import token_f1
 from unembed.models.base import GREEDY
 from unembed.models.lexicon import Lexicon
@@ -24,7 +25,7 @@ from unembed.models.wording import LACKING, behind
 from unembed.scripts import pieces
 from unembed.training.config import ModelConfig, ObjectiveConfig, SourceConfig, SpanConfig, TrainConfig
 from unembed.training.corruption import Corruption
-from unembed.training.loop import train
+from unembed.training.loop import Trainer, train
 
 CPU, F32 = torch.device("cpu"), torch.float32
 
@@ -176,15 +177,18 @@ def test_training_a_corrector_leaves_the_network_as_it_is(recipe, minilm, texts)
     assert made.correct(vectors, drafts, again) == after.correct(vectors, drafts, again)
 
 
-def test_a_run_that_was_stopped_comes_to_the_same_corrector(recipe):
+def test_a_run_that_was_stopped_comes_to_the_same_corrector(recipe, monkeypatch):
     whole = train(recipe("whole"))
-    train(recipe("parts", max_steps=2))
-    parts = train(recipe("parts", max_steps=4))
-    # The schedule follows max_steps, so the first two steps differ in their rate alone.
-    assert parts.corrector.own_state().keys() == whole.corrector.own_state().keys()
-    again = train(recipe("whole"))
-    for name, weight in again.corrector.own_state().items():
-        assert torch.equal(weight, whole.corrector.own_state()[name]), name
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_clock", lambda self, saved, began: (self.position.step == 2, False))
+        stop_at(3)
+        with pytest.raises(Stop):
+            train(recipe("parts"))
+    parts, again = train(recipe("parts")), train(recipe("whole"))
+    for other in (parts, again):
+        assert other.corrector.own_state().keys() == whole.corrector.own_state().keys()
+        for name, weight in other.corrector.own_state().items():
+            assert torch.equal(weight, whole.corrector.own_state()[name]), name
 
 
 def test_a_corrector_needs_a_model_with_a_lexicon(recipe, tmp_path):
@@ -198,19 +202,13 @@ def test_a_corrector_needs_a_model_with_a_lexicon(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_its_file_is_checked(recipe, tmp_path, int8):
+def test_its_file_is_checked(recipe, tmp_path, int8, checked):
     model = train(recipe(max_steps=1))
     native.save(model, tmp_path / "model", int8=int8)
-    file = tmp_path / "model" / "corrector.safetensors"
     loaded = load_model(tmp_path / "model", CPU, F32)
     for name, weight in model.corrector.own_state().items():
         torch.testing.assert_close(loaded.corrector.own_state()[name], weight, atol=0.05 if int8 else 0, rtol=0)
-    file.write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="SHA-256 differs"):
-        load_model(tmp_path / "model", CPU)
-    file.unlink()
-    with pytest.raises(CheckpointError, match="corrector.safetensors is missing"):
-        load_model(tmp_path / "model", CPU)
+    checked(tmp_path / "model" / "corrector.safetensors")
 
 
 def test_the_one_that_ships_mends_drafts(inverter, corruption):

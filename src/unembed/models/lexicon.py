@@ -15,6 +15,9 @@ import numpy as np
 
 from unembed.scripts import pieces
 
+ENDINGS = 3
+"""Letters at the end in which another form of a word may differ."""
+
 
 class Lexicon:
     """V words, each but once whatever its case, and their directions float32 [V, d]."""
@@ -28,14 +31,17 @@ class Lexicon:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""
         return self.directions @ difference
 
+    def most_wanted(self, differences: np.ndarray, n: int) -> np.ndarray:
+        """Rows of the n words, or all, that each difference [rows, d] asks for most, the first one first [rows, n]."""
+        asked = differences @ self.directions.T  # rows V
+        most = min(len(self.words), n)
+        best = np.argpartition(-asked, most - 1, axis=1)[:, :most]
+        return np.take_along_axis(best, np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1), axis=1)
+
     def lacking(self, texts: Sequence[str], differences: np.ndarray, n: int) -> list[list[str]]:
         """For each text the n words that its difference [rows, d] asks for most and that do not stand in it."""
-        asked = differences @ self.directions.T  # rows V
-        most = min(len(self.words), 2 * n + 8)
-        best = np.argpartition(-asked, most - 1, axis=1)[:, :most]
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1), axis=1)
         out = []
-        for text, row in zip(texts, best.tolist(), strict=True):
+        for text, row in zip(texts, self.most_wanted(differences, 2 * n + 8).tolist(), strict=True):
             own = {piece.strip().lower() for piece in pieces(text)}
             out.append([word for word in (self.words[i] for i in row) if word.lower() not in own][:n])
         return out
@@ -44,7 +50,7 @@ class Lexicon:
         """Where in the lexicon each word is, in any case; None where it is not."""
         return [self._rows.get(word.lower()) for word in words]
 
-    def forms(self, word: str, endings: int) -> list[str]:
+    def forms(self, word: str, endings: int = ENDINGS) -> list[str]:
         """The other words that are like `word` but for the last `endings` letters or fewer of either, three letters
         being alike at least: other forms of it, mostly."""
         if self._stems is None:

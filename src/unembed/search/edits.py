@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from string import digits
+from typing import TypeVar
 
 import numpy as np
 
 from unembed.scripts import BRACKETS, spaced
+
+T = TypeVar("T")
 
 
 def join(parts: Sequence[str]) -> str:
@@ -53,6 +56,11 @@ def exchanged(parts: list[str], rng: np.random.Generator) -> str:
     else:
         a, b, c, d = (np.sort(rng.choice(n + 2, 4, replace=False)) - [0, 0, 1, 1]).tolist()
     return join([*parts[:a], *parts[c:d], *parts[b:c], *parts[a:b], *parts[d:]])
+
+
+def by_rank(ranked: Sequence[T], share: float, rng: np.random.Generator) -> T:
+    """One of `ranked` (at least one), drawn by its rank: the chance falls by `share` from each to the next."""
+    return ranked[min(len(ranked), int(rng.geometric(share))) - 1]
 
 
 def renumbered(text: str, rng: np.random.Generator) -> Iterator[str]:

@@ -119,30 +119,35 @@ class Search:
         config, step = self.config, states[0].step
         seed = self._seed(states, step)
         out = self._sample_again(states, seed)
-        around = [self._neighbourhood(state) for state in states]
         members = [(i, member) for i, state in enumerate(states) for member in range(len(state.beam))]
-        if config.corrections:
-            chosen = [(i, *pair) for i, state in enumerate(states) for pair in self._to_correct(state)]
+        drafts = [self._to_correct(state) if config.corrections else [] for state in states]
+        around = [self._look_around(*pair) for pair in zip(states, drafts, strict=True)]
+        chosen = [(i, *pair) for i, row in enumerate(drafts) for pair in row]
+        if chosen:
             sampling = self.sampling if config.sample_corrections else replace(GREEDY, beams=config.corrections)
-            if chosen:
-                kept = _columns([(states[i].vector, candidate.text, vector) for i, candidate, vector in chosen])
-                hints: dict[str, Any] = {}
-                if self.model.takes_words:
-                    hints["words"] = [
-                        near.estimate.lacking(candidate.text, EXPECTED) if (near := around[i]) else []
-                        for i, candidate, _ in chosen
-                    ]
-                corrected = self.model.correct(*kept, config.corrections, sampling, seed, **hints)
-                for (i, _, _), row in zip(chosen, corrected, strict=True):
-                    out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
+            kept = _columns([(states[i].vector, candidate.text, vector) for i, candidate, vector in chosen])
+            hints: dict[str, Any] = {}
+            if self.model.takes_words:
+                hints["words"] = [words for _, row in around for words in row]
+            corrected = self.model.correct(*kept, config.corrections, sampling, seed, **hints)
+            for (i, _, _), row in zip(chosen, corrected, strict=True):
+                out[i] += [Proposal(hypothesis.text, "correction") for hypothesis in row]
         if members and config.variations:
             kept = _columns([(states[i].vector, states[i].beam[m].text, states[i].beam_vectors[m]) for i, m in members])
             varied = self.model.vary(*kept, config.variations, seed)
             for (i, _), texts in zip(members, varied, strict=True):
                 out[i] += [Proposal(text, "variation") for text in texts]
-        for i, state in enumerate(states):
-            out[i] += self._without_network(state, around[i])
-        return out
+        return [[*proposals, *without] for proposals, (without, _) in zip(out, around, strict=True)]
+
+    def _look_around(
+        self, state: Target, drafts: Sequence[tuple[Candidate, np.ndarray]]
+    ) -> tuple[list[Proposal], list[list[str]]]:
+        """What is proposed without the network, and for a model that takes them the words that each draft lacks. A
+        neighbourhood takes megabytes and serves both, so there is one at a time."""
+        around = self._neighbourhood(state)
+        told = around if self.model.takes_words else None
+        words = [told.estimate.lacking(draft.text, EXPECTED) if told else [] for draft, _ in drafts]
+        return self._without_network(state, around), words
 
     def _without_network(self, state: Target, around: Neighbourhood | None) -> list[Proposal]:
         """What all that was asked of a target speaks for; after a round without progress also other digits."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
-from unembed.search.edits import edit, exchanged, join
+from unembed.search.edits import by_rank, edit, exchanged, join
 from unembed.search.estimate import Estimate, Estimator
 from unembed.search.forecast import Forecast
 
@@ -29,8 +29,6 @@ WORDS = 120
 WANTED = 0.05
 """A word of the lexicon is drawn by its rank, the chance falling by this share from each to the next."""
 FROM_LEXICON = 0.4
-ENDINGS = 3
-"""Letters at the end in which another form of a word may differ."""
 _MOVES = ("deletion", "insertion", "substitution", "form", "exchange", "move")
 _SHARES = (0.1, 0.15, 0.25, 0.1, 0.3, 0.1)
 
@@ -90,7 +88,7 @@ class _Brought:
 
     def word(self, rng: np.random.Generator) -> str:
         if self.wanted and (not self.units or rng.random() < FROM_LEXICON):
-            return self.wanted[min(len(self.wanted), int(rng.geometric(WANTED))) - 1]
+            return by_rank(self.wanted, WANTED, rng)
         return self.units[int(rng.choice(len(self.units), p=self.worth))] if self.units else ""
 
 
@@ -116,7 +114,7 @@ def _varied(text: str, brought: _Brought, rng: np.random.Generator) -> str:
 def _other_form(parts: list[str], lexicon: Lexicon | None, rng: np.random.Generator) -> str:
     """The text with another form of one of its words, if the lexicon has one."""
     at = int(rng.integers(len(parts))) if parts else 0
-    forms = lexicon.forms(parts[at].strip(), ENDINGS) if parts and lexicon is not None else []
+    forms = lexicon.forms(parts[at].strip()) if parts and lexicon is not None else []
     if forms:
         parts[at] = " " + forms[int(rng.integers(len(forms)))]
     return join(parts)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from unembed.embedders import Embedder
-from unembed.metrics import token_f1
+from unembed.metrics import exact_match, token_f1
 from unembed.models.base import GREEDY
 from unembed.models.lexicon import Lexicon
 from unembed.models.native import NativeNetwork
 from unembed.models.native.generation import generate
-from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
+from unembed.models.native.network import pad_rows, text_and_labels
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.models.wording import LACKING, behind
 from unembed.scripts import pieces
@@ -69,7 +69,7 @@ class Correction:
         hypotheses = pad_rows(ids).to(net.device)
         text, labels = (t.to(net.device) for t in text_and_labels(self.tokenizer.encode(texts)))
         logits = net(e, text, hypotheses, e_drafts, dtype=dtype)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED).item()
+        loss = net.loss(logits, labels).item()
         written = generate(net, e, hypotheses, e_drafts, sampling=GREEDY, max_tokens=text.size(1) + 8, dtype=dtype)
         corrected = self.tokenizer.decode([row[0].ids for row in written])
         again = self.embedder.encode([found if found.strip() else "." for found in corrected])
@@ -82,6 +82,6 @@ class Correction:
             "corrected_f1": float(np.mean([token_f1(text, found) for text, _, found in pairs])),
             "draft_cosine": float((targets * vectors).sum(axis=1).mean()),
             "corrected_cosine": float((targets * again).sum(axis=1).mean()),
-            "draft_exact": float(np.mean([text.lower() == draft.lower() for text, draft, _ in pairs])),
-            "corrected_exact": float(np.mean([text.lower() == found.lower() for text, _, found in pairs])),
+            "draft_exact": float(np.mean([exact_match(text, draft, cased=False) for text, draft, _ in pairs])),
+            "corrected_exact": float(np.mean([exact_match(text, found, cased=False) for text, _, found in pairs])),
         }

@@ -16,14 +16,12 @@ import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces, spaced
-from unembed.search.edits import exchanged, join
+from unembed.search.edits import by_rank, exchanged, join
 
 MISLEADING = 80
 """The words of the lexicon that a vector seems to ask for most, from which wrong ones are drawn, ..."""
 WANTED = 0.04
 """... by rank, the chance falling by this share from each to the next."""
-ENDINGS = 3
-"""Letters at the end in which another form of a word may differ."""
 
 
 class Corruption:
@@ -34,11 +32,8 @@ class Corruption:
 
     def drafts(self, texts: Sequence[str], targets: np.ndarray, rng: np.random.Generator) -> list[str]:
         """A wrong text for each text, with target [B, d]; none is empty."""
-        asked = (targets - self.mean) @ self.lexicon.directions.T  # B V
-        most = min(MISLEADING, len(self.lexicon.words))
-        best = np.argpartition(-asked, most - 1, axis=1)[:, :most]
-        ordered = np.take_along_axis(best, np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1), axis=1)
-        return [self.draft(text, row, rng) for text, row in zip(texts, ordered.tolist(), strict=True)]
+        misleading = self.lexicon.most_wanted(targets - self.mean, MISLEADING).tolist()  # B, MISLEADING
+        return [self.draft(text, row, rng) for text, row in zip(texts, misleading, strict=True)]
 
     def draft(self, text: str, misleading: Sequence[int], rng: np.random.Generator) -> str:
         """`text` with words left out, exchanged for others, brought in and put elsewhere: how many of each is drawn."""
@@ -66,10 +61,10 @@ class Corruption:
         return draft or "."
 
     def _wrong(self, misleading: Sequence[int], rng: np.random.Generator) -> str:
-        return self.lexicon.words[misleading[min(len(misleading), int(rng.geometric(WANTED))) - 1]]
+        return self.lexicon.words[by_rank(misleading, WANTED, rng)]
 
     def _other(self, word: str, misleading: Sequence[int], rng: np.random.Generator) -> str:
-        forms = self.lexicon.forms(word, ENDINGS) if rng.random() < 0.4 else []
+        forms = self.lexicon.forms(word) if rng.random() < 0.4 else []
         return forms[int(rng.integers(len(forms)))] if forms else self._wrong(misleading, rng)
 
 

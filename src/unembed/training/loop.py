@@ -29,7 +29,7 @@ from unembed.metrics import token_f1
 from unembed.models.base import GREEDY, Sampling
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
 from unembed.models.native.generation import generate
-from unembed.models.native.network import IGNORED, pad_rows, text_and_labels
+from unembed.models.native.network import pad_rows, text_and_labels
 from unembed.models.native.tokenizer import TextTokenizer
 from unembed.scripts import first_words
 from unembed.training import state
@@ -366,9 +366,9 @@ class Trainer:
             ids, vectors = self.correction.hypotheses(batch, rng)
             hypothesis = pad_rows(ids, length=-(-max(map(len, ids)) // 8) * 8).to(self.device)
             hypothesis_vectors = torch.from_numpy(vectors).to(self.device)
-        elif batch.with_hypothesis and step >= config.objective.hypothesis_from * config.max_steps:
-            hypothesis, hypothesis_vectors = self.hypothesise(targets, batch.width)
-        if not self.correction:
+        else:
+            if batch.with_hypothesis and step >= config.objective.hypothesis_from * config.max_steps:
+                hypothesis, hypothesis_vectors = self.hypothesise(targets, batch.width)
             targets[torch.from_numpy(drop_condition(len(targets), config.objective, rng)).to(self.device)] = 0
         text, labels = (t.to(self.device) for t in text_and_labels(batch.ids, batch.width))
         set_learning_rate(self.optimisers, schedule(step, config.max_steps, config.optimiser, self.position.restarted))
@@ -421,7 +421,7 @@ class Trainer:
         text, labels = (t.to(self.device) for t in text_and_labels(rows))
         e = torch.from_numpy(targets).to(self.device)
         logits = self.net(e, text, dtype=self.dtype)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED).item()
+        loss = self.net.loss(logits, labels).item()
         first = generate(self.net, e, sampling=GREEDY, max_tokens=limit, dtype=self.dtype)
         guesses = [guess if guess.strip() else "." for guess in self.tokenizer.decode([row[0].ids for row in first])]
         hypotheses = pad_rows([row[:limit] for row in self.tokenizer.encode(guesses)]).to(self.device)
