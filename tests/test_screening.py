@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 from test_search import NEAR, TRUTH, Listed, Words, run
+from unembed.inverter import Inverter
 from unembed.models.base import GREEDY
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
+from unembed.search import screening
 from unembed.search.edits import exchanged, join
 from unembed.search.estimate import Estimator, units
 from unembed.search.forecast import BEFORE, FAR, PART, PARTS, RIDGE, SIDE_BY_SIDE, Forecast
 from unembed.search.loop import EXPECTED
 from unembed.search.screening import Neighbourhood
+from unembed.search.types import THOROUGH, SearchConfig
 
 VOCABULARY = ["the", "cat", "sat", "on", "mat", "dog", "a", "rug", "lay", "by", "sun", "in"]
 ALONE = {"corrections": 0, "variations": 0}
@@ -169,13 +172,13 @@ def plain_features(text):
 # --- the choice ---
 
 
-def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0):
+def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0, nearest=0):
     texts, vectors = around(known)
     [goal] = Words().encode([TRUTH])
     best = np.argsort(-(vectors @ goal))[:4].tolist()
     beam, missed = [texts[i] for i in best], goal - vectors[best[0]]
     known_ones = Neighbourhood(texts, vectors, goal)
-    return known_ones.screened(beam, missed, lexicon, n, np.random.default_rng(seed), untried)
+    return known_ones.screened(beam, missed, lexicon, n, np.random.default_rng(seed), untried, nearest)
 
 
 def test_as_many_are_chosen_as_asked_for_all_different_and_the_same_again():
@@ -188,6 +191,18 @@ def test_what_was_tried_is_not_chosen():
     tried = set(chosen(40)[::2])
     assert not tried & set(chosen(40, untried=lambda text: text not in tried))
     assert chosen(40, untried=lambda text: False) == []
+
+
+def test_the_nearest_texts_are_varied_where_that_is_asked_for(monkeypatch):
+    varied = []
+    monkeypatch.setattr(screening, "_varied", lambda text, *_: varied.append(text) or text)
+    texts, _ = around(60)
+    chosen(40, nearest=30)
+    assert set(varied) == set(texts[:30])
+    chosen(40, known=5, nearest=30)  # more than there are
+    varied.clear()
+    chosen(40)
+    assert len(set(varied)) <= 4  # the beam
 
 
 def test_nothing_known_but_empty_texts_is_no_error(target):
@@ -241,3 +256,18 @@ def test_a_model_that_takes_words_is_told_what_its_texts_lack():
     told.clear()
     run(Told(around), Words(), steps=2, screened=0, sequence_beam_width=2)
     assert told and not any(words for _, words in told), "nothing is known of the neighbourhood without screening"
+
+
+def test_a_search_from_the_nearest_texts_finds_the_text():
+    first = ["the cat on the mat", "a dog sat in the sun", "on cat sat the"]
+    [found] = run(Listed(first), Words(), **{**THOROUGH, "screened": 24, **ALONE})
+    assert found.exact
+    assert found.text == TRUTH
+
+
+def test_thorough_is_only_where_nothing_else_was_said():
+    config = SearchConfig(steps=7, seed=3).thorough()
+    assert config == SearchConfig(**{**THOROUGH, "steps": 7, "seed": 3})
+    assert Inverter.search_config(thorough=True) == SearchConfig(**THOROUGH)
+    assert Inverter.search_config() == SearchConfig()
+    assert Inverter.search_config(steps=0, thorough=True).most_queries() == SearchConfig(steps=0).most_queries()

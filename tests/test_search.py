@@ -418,8 +418,8 @@ def test_only_the_nearest_keep_vectors(embedder, monkeypatch):
     ("field", "value"),
     [
         ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
-        ("screened", -1), ("renumbered", -1), ("budget", 0), ("temperature", 0.0), ("top_p", 0.0),
-        ("top_p", 1.5), ("top_k", -1), ("patience", 0),
+        ("screened", -1), ("screened_from", -1), ("renumbered", -1), ("budget", 0), ("temperature", 0.0),
+        ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),
     ],
 )  # fmt: skip

@@ -113,13 +113,15 @@ class Inverter:
             yield part, list(islice(found, len(part)))
 
     @staticmethod
-    def search_config(**fields: Any) -> SearchConfig:  # noqa: ANN401
-        """A SearchConfig; an unknown field is an InputError."""
+    def search_config(*, thorough: bool = False, **fields: Any) -> SearchConfig:  # noqa: ANN401
+        """A SearchConfig, with `thorough` the longer search where the fields are silent; an unknown field is an
+        InputError."""
         try:
-            return SearchConfig(**fields)
+            config = SearchConfig(**fields)
         except TypeError as error:
             known = ", ".join(SearchConfig.__dataclass_fields__)
             raise InputError(f"{str(error).split('__init__() ')[-1]}; the search knows: {known}") from error
+        return config.thorough() if thorough else config
 
     def suited(self, config: SearchConfig) -> SearchConfig:
         """`config`, and where it is silent what this model's family is best searched with."""

@@ -35,6 +35,7 @@ def audit(
     consensus: int = 0,
     sequence_beam_width: int = 4,
     budget: int | None = None,
+    thorough: bool = False,
     price: float | None = None,
     normalize: bool = False,
     seed: int = 0,
@@ -72,6 +73,7 @@ def audit(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
+        thorough: search for longer and from more texts: 40 steps, and a weaker prior, unless they are given.
         price: of a million tokens of the embedder, for the cost.
         normalize: scale the vectors to unit length.
         seed: same seed, same sample, same results.
@@ -96,7 +98,7 @@ def audit(
     checks = [Check.parse(rule) for rule in ([fail_on] if isinstance(fail_on, str) else fail_on)]
     search = Inverter.search_config(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget, seed=seed,
-        targets_at_once=targets_at_once,
+        targets_at_once=targets_at_once, thorough=thorough,
     )  # fmt: skip
     tables: dict[str, Any] = {
         "canaries": canaries

@@ -33,6 +33,7 @@ def evaluate(
     consensus: int = 0,
     sequence_beam_width: int = 4,
     budget: int | None = None,
+    thorough: bool = False,
     prior_weight: float = 0.002,
     field: str = "text",
     controls: str | None = None,
@@ -63,6 +64,7 @@ def evaluate(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
+        thorough: search for longer and from more texts: 40 steps, and a weaker prior, unless they are given.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
         field: the field that holds the text in jsonl and parquet files.
         controls: a file of training texts for the first control; by default those in the model's folder.
@@ -94,7 +96,7 @@ def evaluate(
     def search(steps: int, sequence_beam_width: int, consensus: int) -> SearchConfig:
         return Inverter.search_config(
             steps=steps, sequence_beam_width=sequence_beam_width, consensus=consensus, budget=budget,
-            prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once,
+            prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once, thorough=thorough,
         )  # fmt: skip
 
     if suite is None:

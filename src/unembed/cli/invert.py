@@ -32,6 +32,7 @@ def invert(
     consensus: int = 0,
     sequence_beam_width: int = 4,
     budget: int | None = None,
+    thorough: bool = False,
     prior_weight: float = 0.002,
     seed: int = 0,
     normalize: bool = False,
@@ -62,6 +63,7 @@ def invert(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
+        thorough: search for longer and from more texts: 40 steps, and a weaker prior, unless they are given.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
         seed: same seed, same vectors, same results.
         normalize: scale the vectors to unit length.
@@ -90,7 +92,7 @@ def invert(
     source = _Source(None if text is None else [text], vectors, fields, limit)
     config = Inverter.search_config(
         steps=steps, consensus=consensus, sequence_beam_width=sequence_beam_width, budget=budget,
-        prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once,
+        prior_weight=prior_weight, seed=seed, targets_at_once=targets_at_once, thorough=thorough,
     )  # fmt: skip
     if dry_run:
         console().print(_plan(source, config, model), markup=False)
@@ -110,6 +112,7 @@ def invert(
             "candidates": candidates, "trace": trace,
             "source": without_password(vectors) if vectors else source.texts,
             **({"model_dtype": model_dtype} if model_dtype else {}),
+            **({"thorough": True} if thorough else {}),
             **{key: name for key, name in fields.items() if name is not None},
         }  # fmt: skip
         file = ResultFile(output, settings, kind="invert", overwrite=overwrite)

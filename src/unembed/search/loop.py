@@ -159,7 +159,7 @@ class Search:
             missed = around.target - unit(state.beam_vectors[0][None])[0]
             new = around.screened(
                 [found.text for found in state.beam], missed, self.model.lexicon, self.config.screened, rng,
-                lambda text: self._untried(state, text),
+                lambda text: self._untried(state, text), self.config.screened_from,
             )  # fmt: skip
             out += [Proposal(text, "screening") for text in new]
         if state.since_better:

@@ -34,7 +34,8 @@ _SHARES = (0.1, 0.15, 0.25, 0.1, 0.3, 0.1)
 
 
 class Neighbourhood:
-    """Texts known around a target (n, at least one), their vectors [n, d], and the target [d]; all of length 1."""
+    """Texts known around a target (n, at least one), nearest first, their vectors [n, d], and the target [d]; all of
+    length 1."""
 
     def __init__(self, texts: Sequence[str], vectors: np.ndarray, target: np.ndarray) -> None:
         self.texts, self.vectors, self.target = texts, vectors, target
@@ -53,19 +54,24 @@ class Neighbourhood:
         n: int,
         rng: np.random.Generator,
         untried: Callable[[str], bool],
+        nearest: int = 0,
     ) -> list[str]:
         """n texts that are `untried`, fewer where no more were thought of; from the best texts, and the target less the
-        embedding of the best one, `missed` [d]."""
+        embedding of the best one, `missed` [d]. With `nearest`, from so many of the texts known, all alike."""
+
+        def start() -> str:
+            return self.texts[int(rng.integers(min(nearest, len(self.texts))))] if nearest else _start(beam, rng)
+
         out: list[str] = []
         together = round(TOGETHER * n)
         for _ in range(-(-together // STARTS)):
             estimate = self.estimator.estimate(rng)
             for _ in range(min(STARTS, together - len(out))):
-                text = estimate.text(_start(beam, rng))
+                text = estimate.text(start())
                 if text not in out and untried(text):
                     out.append(text)
         brought = _Brought(*self.estimate.likeliest(WORDS), lexicon, missed)
-        varied = dict.fromkeys(_varied(_start(beam, rng), brought, rng) for _ in range(DRAWN))
+        varied = dict.fromkeys(_varied(start(), brought, rng) for _ in range(DRAWN))
         others = [text for text in varied if text not in out and untried(text)]
         if others:
             forecast = Forecast(self.texts, self.vectors)
