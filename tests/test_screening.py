@@ -266,7 +266,7 @@ def test_a_search_from_the_nearest_texts_finds_the_text():
 
 
 def test_thorough_is_only_where_nothing_else_was_said():
-    config = SearchConfig(steps=7, seed=3).thorough()
+    config = Inverter.search_config(steps=7, seed=3, thorough=True)
     assert config == SearchConfig(**{**THOROUGH, "steps": 7, "seed": 3})
     assert Inverter.search_config(thorough=True) == SearchConfig(**THOROUGH)
     assert Inverter.search_config() == SearchConfig()

@@ -194,12 +194,12 @@ def test_a_named_vector(qdrant, vectors):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["Flat", "SQ8", "IVF4,Flat"])
+@pytest.mark.parametrize("kind", ["Flat", "SQ8", "IVF64,Flat"])  # FAISS reads an IVF index list by list
 def test_an_index_is_not_loaded_to_be_read(kind, tmp_path):
     faiss = pytest.importorskip("faiss")
     rows = np.random.default_rng(0).standard_normal((60_000, 128), dtype=np.float32)
     index = faiss.index_factory(128, kind)
-    index.train(rows[:1000])
+    index.train(rows[:4000])
     index.add(rows[:1000])
     faiss.write_index(index, str(tmp_path / "small.faiss"))
     index.add(rows[1000:])
@@ -226,7 +226,7 @@ def most(name):
 print(-most("small.faiss") + most("big.faiss"))
 """
     done = subprocess.run([sys.executable, "-c", reads], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < rows.nbytes / 2, "an IVF index takes some 120 bytes a vector to put ids in order"
+    assert int(done.stdout) < rows.nbytes / 8
 
 
 def test_a_server_that_does_not_answer():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from unembed.embedders.stored_form import StoredForm
 from unembed.embedders.vectors import integer_step, refuse_foreign_length, storage_dtype
 from unembed.errors import InputError
 from unembed.search.loop import Search
-from unembed.search.types import Inversion, SearchConfig
+from unembed.search.types import THOROUGH, Inversion, SearchConfig
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +57,8 @@ class Inverter:
             seed: same seed, same vectors, same results.
             normalize: scale the vectors to unit length instead of insisting that they have it.
             progress: called with each result as soon as it is there.
-            search: further fields of `SearchConfig`; those not given are as the model's family is best searched.
+            search: `thorough=True` for the longer search, and further fields of `SearchConfig`; those not given are as
+                the model's family is best searched.
 
         Returns:
             One Inversion for each vector, in order.
@@ -121,13 +121,11 @@ class Inverter:
         except TypeError as error:
             known = ", ".join(SearchConfig.__dataclass_fields__)
             raise InputError(f"{str(error).split('__init__() ')[-1]}; the search knows: {known}") from error
-        return config.thorough() if thorough else config
+        return config.filled(THOROUGH) if thorough else config
 
     def suited(self, config: SearchConfig) -> SearchConfig:
         """`config`, and where it is silent what this model's family is best searched with."""
-        silent, fields = SearchConfig(), self.model.search_fields(config.sequence_beam_width)
-        fields = {name: value for name, value in fields.items() if getattr(config, name) == getattr(silent, name)}
-        return replace(config, **fields)
+        return config.filled(self.model.search_fields(config.sequence_beam_width))
 
     def behind(self, code: Callable[[np.ndarray], np.ndarray] | None) -> Inverter:
         """The same inverter for vectors that a store keeps as fixed codes: candidates go through the code as well, so

@@ -88,16 +88,18 @@ class FaissSource(VectorSource):
         """
         faiss = require("faiss", "faiss")
         lists = self._inner.invlists
-        ids, places = [], []
+        own = np.empty(self.count, dtype=np.int64)
+        places = np.empty((self.count, 2), dtype=np.int64)
+        at = 0
         with readable(self.source):
             for number in range(self._inner.nlist):
                 size = lists.list_size(number)
                 if size:
-                    ids.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
-                    places.append(np.stack([np.full(size, number), np.arange(size)], axis=1))
-            own = np.concatenate(ids)
+                    own[at : at + size] = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                    places[at : at + size, 0], places[at : at + size, 1] = number, np.arange(size)
+                    at += size
         order = np.argsort(own, kind="stable")
-        own, self._places = own[order], np.concatenate(places)[order]
+        own, self._places = own[order], places[order]
         return None if np.array_equal(own, np.arange(self.count)) else own
 
     def _vectors(self, start: int, n: int) -> np.ndarray:
