@@ -23,7 +23,7 @@ from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.loading import load_sentence_transformer
 from unembed.embedders.spec import DTYPES, FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import collapses_spaces, copy_tokenizer, count_tokens, cut_text, is_cased
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, is_cased
 from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
@@ -99,7 +99,6 @@ class SentenceTransformerEmbedder(Embedder):
         self._split = False
         self._batch_tokenizer: Tokenizer | None = None
         self._text_tokenizer: Tokenizer | None = None
-        self._collapses_spaces = False
 
     # -- loading --
 
@@ -194,7 +193,6 @@ class SentenceTransformerEmbedder(Embedder):
             return
         as_characters = bool(getattr(tokenizer, "split_special_tokens", False))
         self._text_tokenizer = copy_tokenizer(backend, as_characters)
-        self._collapses_spaces = collapses_spaces(self._text_tokenizer)
         # The prompt-aware pooling of INSTRUCTOR, chat templates and per-modality options stay with the library.
         if (
             self._split
@@ -352,20 +350,12 @@ class SentenceTransformerEmbedder(Embedder):
         return cut_text(self._tokens(), text, n)
 
     def key(self, text: str) -> str:
-        """What the embedder can distinguish.
-
-        The tokenizer's own normalisation (case, accents, Unicode forms), and white space collapsed if it treats all
-        alike.
-        """
+        """What the embedder can distinguish: the tokens of the text, as numbers. Space around punctuation, say, is
+        none to many tokenizers, and two unknown words are one."""
         _ = self.model
         if self._text_tokenizer is None:
             return super().key(text)
-        normalizer = self._text_tokenizer.normalizer
-        if normalizer is not None:
-            text = normalizer.normalize_str(text)
-        if not self.spec.cased:
-            text = text.lower()
-        return " ".join(text.split()) if self._collapses_spaces else text
+        return " ".join(map(str, self._text_tokenizer.encode(text, add_special_tokens=False).ids))
 
     def __repr__(self) -> str:
         """Name, precision and device as asked for; loads nothing."""

@@ -23,12 +23,6 @@ def copy_tokenizer(tokenizer: Tokenizer, encode_special_tokens: bool = False) ->
     return copied
 
 
-def collapses_spaces(tokenizer: Tokenizer) -> bool:
-    """Whether all white space is alike to the tokenizer: several blanks, line breaks, at the ends."""
-    one, *others = tokenizer.encode_batch(["a b", "a  b", "a\nb", "a\t b", " a b "], add_special_tokens=False)
-    return all(other.ids == one.ids for other in others)
-
-
 def is_cased(tokenizer: Tokenizer) -> bool:
     """Whether capitals have tokens of their own. Asked of the tokenizer, because lower-casing hides in many places."""
     upper, lower = tokenizer.encode_batch(["The Quick BROWN Fox", "the quick brown fox"], add_special_tokens=False)

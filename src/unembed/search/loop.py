@@ -5,6 +5,7 @@ Notable:
 - Each distinct text is embedded once for a target; what the embedder cannot distinguish counts as one text.
 - Targets that are verified exact, have spent their budget or have stopped improving leave the batch at once.
 - All that was asked is learned from: see `unembed.search.screening`.
+- The result is spelled as the prior likes it: see `unembed.search.spelling`.
 
 Differences from vec2text (EMNLP 2023, §3): the early stop works, the best candidate ever seen is kept, memory grows
 with the beam and not with its square, and exactness is verified instead of assumed.
@@ -26,6 +27,7 @@ from unembed.scripts import pieces
 from unembed.search.consensus import agreement, by_consensus
 from unembed.search.edits import renumbered
 from unembed.search.screening import Neighbourhood
+from unembed.search.spelling import spelled
 from unembed.search.types import Candidate, Inversion, SearchConfig, TracePoint
 
 KNOWN = 1000
@@ -234,8 +236,8 @@ class Search:
         out: list[Proposal] = []
         for proposal in row:
             key = self.embedder.key(proposal.text)
-            # White space is a text of its own to some embedders' keys, and none to encode.
-            if len(out) < room and key.strip() and key not in state.seen:
+            # What has no token is no text, nor is white space, though some tokenizers have one for it.
+            if len(out) < room and key and proposal.text.strip() and key not in state.seen:
                 state.seen.add(key)
                 out.append(proposal)
         return out
@@ -301,9 +303,11 @@ class Search:
     def _result(self, state: Target) -> Inversion:
         if not state.beam:  # the model wrote nothing but empty texts
             return Inversion("", 0.0, False, state.step, state.queries, state.stopped)
-        best = state.beam[0]
+        best, *others = state.beam
+        if self.config.steps and self.config.prior_weight and self.model.has_prior:
+            best = replace(best, text=spelled(best.text, self.model, self.embedder))
         [agreed] = agreement([best.text], state.samples).tolist()
-        how = state.step, state.queries, state.stopped, state.beam, state.trace
+        how = state.step, state.queries, state.stopped, [best, *others], state.trace
         return Inversion(best.text, best.cosine, best.exact, *how, agreed)
 
 
