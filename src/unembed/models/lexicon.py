@@ -9,7 +9,7 @@ Shapes: V words, d numbers of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +24,6 @@ class Lexicon:
 
     def __init__(self, words: Sequence[str], directions: np.ndarray) -> None:
         self.words, self.directions = list(words), directions
-        self._rows = {word.lower(): row for row, word in enumerate(self.words)}
         self._stems: dict[str, list[str]] | None = None
 
     def wanted(self, difference: np.ndarray) -> np.ndarray:
@@ -45,10 +44,6 @@ class Lexicon:
             own = {piece.strip().lower() for piece in pieces(text)}
             out.append([word for word in (self.words[i] for i in row) if word.lower() not in own][:n])
         return out
-
-    def rows(self, words: Iterable[str]) -> list[int | None]:
-        """Where in the lexicon each word is, in any case; None where it is not."""
-        return [self._rows.get(word.lower()) for word in words]
 
     def forms(self, word: str, endings: int = ENDINGS) -> list[str]:
         """The other words that are like `word` but for the last `endings` letters or fewer of either, three letters
