@@ -6,7 +6,7 @@ touches; and an edit leaves the one or the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,26 +19,43 @@ LIKELIER = 1.0
 
 
 def spelled(text: str, model: InversionModel, embedder: Embedder) -> str:
-    """`text` (not empty) with the spaces between its pieces and their first letters' case changed, one after another,
-    to what the model's prior finds likelier, as far as the embedder cannot tell. Costs no query."""
+    """`text` (not empty) with the spaces between its pieces and their first letters' case changed to what the model's
+    prior finds likelier, as far as the embedder cannot tell. Costs no query."""
     key, best = embedder.key(text), float(model.score([text])[0])
     while True:
-        others = [other for other in _otherwise(text) if other != text and embedder.key(other) == key]
-        if not others:
+        parts = pieces(text)
+        changes = [(at, part) for at, part in _changes(parts) if embedder.key(_with(parts, {at: part})) == key]
+        if not changes:
             return text
-        scores = model.score(others)
-        likeliest = int(np.argmax(scores))
-        if scores[likeliest] <= best + LIKELIER:
+        scores = model.score([_with(parts, {at: part}) for at, part in changes])
+        order = np.argsort(-scores, kind="stable").tolist()
+        taken: dict[int, str] = {}
+        for i in order:
+            at, part = changes[i]
+            if scores[i] > best + LIKELIER and not taken.keys() & {at - 1, at, at + 1}:
+                taken[at] = part
+        if not taken:
             return text
-        text, best = others[likeliest], float(scores[likeliest])
+        # All in one round, unless they are not as good together as the likeliest of them alone.
+        together = _with(parts, taken)
+        score = float(model.score([together])[0])
+        if score >= scores[order[0]] and embedder.key(together) == key:
+            text, best = together, score
+        else:
+            text, best = _with(parts, dict([changes[order[0]]])), float(scores[order[0]])
 
 
-def _otherwise(text: str) -> Iterator[str]:
-    """The text with one space put or taken, or one piece begun in the other case."""
-    parts = pieces(text)
-    for i, part in enumerate(parts):
+def _changes(parts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Each piece with the space before it put or taken, and begun in the other case."""
+    for at, part in enumerate(parts):
         bare = part.lstrip()
         space = part[: len(part) - len(bare)]
-        if i:
-            yield "".join([*parts[:i], bare if space else f" {bare}", *parts[i + 1 :]])
-        yield "".join([*parts[:i], space, bare[:1].swapcase(), bare[1:], *parts[i + 1 :]])
+        if at:
+            yield at, bare if space else f" {bare}"
+        other = bare[:1].swapcase() + bare[1:]
+        if other != bare:
+            yield at, space + other
+
+
+def _with(parts: Sequence[str], other: Mapping[int, str]) -> str:
+    return "".join(other.get(at, part) for at, part in enumerate(parts))
