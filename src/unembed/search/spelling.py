@@ -24,14 +24,15 @@ def spelled(text: str, model: InversionModel, embedder: Embedder) -> str:
     key, best = embedder.key(text), float(model.score([text])[0])
     while True:
         parts = pieces(text)
-        changes = [(at, part) for at, part in _changes(parts) if embedder.key(_with(parts, {at: part})) == key]
+        changes = [(at, part, _with(parts, {at: part})) for at, part in _changes(parts)]
+        changes = [change for change in changes if embedder.key(change[2]) == key]
         if not changes:
             return text
-        scores = model.score([_with(parts, {at: part}) for at, part in changes])
+        scores = model.score([other for *_, other in changes])
         order = np.argsort(-scores, kind="stable").tolist()
         taken: dict[int, str] = {}
         for i in order:
-            at, part = changes[i]
+            at, part, _ = changes[i]
             if scores[i] > best + LIKELIER and not taken.keys() & {at - 1, at, at + 1}:
                 taken[at] = part
         if not taken:
@@ -42,7 +43,7 @@ def spelled(text: str, model: InversionModel, embedder: Embedder) -> str:
         if score >= scores[order[0]] and embedder.key(together) == key:
             text, best = together, score
         else:
-            text, best = _with(parts, dict([changes[order[0]]])), float(scores[order[0]])
+            text, best = changes[order[0]][2], float(scores[order[0]])
 
 
 def _changes(parts: Sequence[str]) -> Iterator[tuple[int, str]]:
