@@ -178,7 +178,8 @@ def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0, nearest
     best = np.argsort(-(vectors @ goal))[:4].tolist()
     beam, missed = [texts[i] for i in best], goal - vectors[best[0]]
     known_ones = Neighbourhood(texts, vectors, goal)
-    return known_ones.screened(beam, missed, lexicon, n, np.random.default_rng(seed), untried, nearest)
+    config = SearchConfig(screened=n, screened_from=nearest)
+    return known_ones.screened(beam, missed, lexicon, None, config, np.random.default_rng(seed), untried)
 
 
 def test_as_many_are_chosen_as_asked_for_all_different_and_the_same_again():
@@ -208,7 +209,7 @@ def test_the_nearest_texts_are_varied_where_that_is_asked_for(monkeypatch):
 def test_nothing_known_but_empty_texts_is_no_error(target):
     missed, rng = np.zeros(len(target)), np.random.default_rng(0)
     nothing = Neighbourhood([""], target[None], target)
-    texts = nothing.screened([""], missed, None, 8, rng, lambda text: bool(text))
+    texts = nothing.screened([""], missed, None, None, SearchConfig(screened=8), rng, lambda text: bool(text))
     assert texts == []
 
 

@@ -140,11 +140,22 @@ def test_the_score_is_cosine_and_prior(embedder):
         assert candidate.score == pytest.approx(candidate.cosine - 0.01 * len(candidate.text))
 
 
-def test_beyond_eight_words_the_prior_is_a_mean(embedder):
+def test_beyond_eight_words_the_prior_of_a_hypothesis_is_a_mean(embedder):
     text = "the cat sat on the mat, and the dog lay on the other one"  # 14 words and a comma
     [found] = run(Listed([text]), embedder, prior_weight=0.01, steps=0)
     [candidate] = found.candidates
     assert candidate.score == pytest.approx(candidate.cosine - 0.01 * len(text) * 8 / 15)
+
+
+def test_in_rounds_all_texts_count_by_the_length_of_the_hypotheses(embedder):
+    """A text that grows pays for its words."""
+    long = "the cat sat on the mat, and the dog lay on the other one"  # 14 words and a comma
+    model = Listed([long, long, f"{long} today"], better=["the cat", f"{long} in the sun with a bird"])
+    alone = {"variations": 0, "screened": 0, "renumbered": 0, "hypotheses": 2, "sequence_beam_width": 8}
+    [found] = run(model, embedder, prior_weight=0.01, steps=1, **alone)
+    assert len(found.candidates) == 4
+    for one in found.candidates:
+        assert one.score == pytest.approx(one.cosine - 0.01 * len(one.text) * 8 / ((15 + 15 + 16) / 3)), one.text
 
 
 def test_the_prior_is_asked_only_where_it_can_decide(embedder, monkeypatch):
@@ -418,8 +429,8 @@ def test_only_the_nearest_keep_vectors(embedder, monkeypatch):
     ("field", "value"),
     [
         ("steps", -1), ("sequence_beam_width", 0), ("hypotheses", -1), ("corrections", -1), ("variations", -1),
-        ("screened", -1), ("screened_from", -1), ("renumbered", -1), ("budget", 0), ("temperature", 0.0),
-        ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("patience", 0),
+        ("screened", -1), ("screened_from", -1), ("forecast", -1), ("continued", -1), ("renumbered", -1),
+        ("budget", 0), ("temperature", 0.0), ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1), ("patience", 0),
         ("targets_at_once", 0), ("seed", -1), ("prior_weight", -0.1), ("prior_weight", float("nan")),
     ],
 )  # fmt: skip

@@ -22,7 +22,7 @@ import numpy as np
 
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, vocabulary
 from unembed.embedders.vectors import NORM_TOLERANCE
 from unembed.errors import InputError, SpecMismatch, TokensUnknown, require
 
@@ -333,6 +333,9 @@ class OpenAICompatibleEmbedder(Embedder):
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
         return cut_text(self._tokens(), text, n)
+
+    def vocabulary(self) -> list[str]:
+        return vocabulary(self._tokens())
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""

@@ -90,6 +90,10 @@ class Embedder(ABC):
         """
         raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to cut texts by tokens")
 
+    def vocabulary(self) -> list[str]:
+        """The tokens as they are written in a text, each once: letters alone, without what marks a word's beginning."""
+        raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to list its tokens")
+
     def key(self, text: str) -> str:
         """What the embedder can distinguish: two texts with one key are one text to it.
 

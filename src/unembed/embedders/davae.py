@@ -11,7 +11,7 @@ import numpy as np
 from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import DTYPES, EmbedderSpec
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, vocabulary
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class DAVAEEmbedder(Embedder):
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
         return cut_text(self._tokens, text, n)
+
+    def vocabulary(self) -> list[str]:
+        return vocabulary(self._tokens)
 
     def __repr__(self) -> str:
         return f"DAVAEEmbedder({str(self.folder)!r})"

@@ -23,7 +23,7 @@ from unembed.devices import resolve_device
 from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.loading import load_sentence_transformer
 from unembed.embedders.spec import DTYPES, FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, is_cased
+from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, is_cased, vocabulary
 from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
@@ -348,6 +348,9 @@ class SentenceTransformerEmbedder(Embedder):
     def cut(self, text: str, n: int) -> str | None:
         """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
         return cut_text(self._tokens(), text, n)
+
+    def vocabulary(self) -> list[str]:
+        return vocabulary(self._tokens())
 
     def key(self, text: str) -> str:
         """What the embedder can distinguish: the tokens of the text, as numbers. Space around punctuation, say, is

@@ -50,5 +50,8 @@ class StoredForm(Embedder):
     def cut(self, text: str, n: int) -> str | None:
         return self.embedder.cut(text, n)
 
+    def vocabulary(self) -> list[str]:
+        return self.embedder.vocabulary()
+
     def key(self, text: str) -> str:
         return self.embedder.key(text)

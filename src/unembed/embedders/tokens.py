@@ -34,6 +34,11 @@ def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
     return [len(encoding) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
+def vocabulary(tokenizer: Tokenizer) -> list[str]:
+    """The tokens without what marks whether they begin a word (WordPiece, SentencePiece, byte-level BPE), each once."""
+    return sorted({token.removeprefix("##").lstrip("\u2581\u0120") for token in tokenizer.get_vocab()} - {""})
+
+
 def cut_text(tokenizer: Tokenizer, text: str, n: int) -> str | None:
     """The start of `text` that has exactly `n` tokens.
 

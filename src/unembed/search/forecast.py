@@ -60,11 +60,13 @@ class Forecast:
         rows, features, values = self._features(texts)
         self._columns, columns = np.unique(features, return_inverse=True)
         shape = len(texts), len(self._columns)
-        self._known = sparse.csr_matrix((values, (rows, columns)), shape=shape)  # n, F
+        known = sparse.csr_matrix((values, (rows, columns)), shape=shape)  # n, F
         self._mean = vectors.mean(axis=0)
-        shared = (self._known @ self._known.T).toarray()  # n, n
+        shared = (known @ known.T).toarray()  # n, n
         shared[np.diag_indices(len(texts))] += RIDGE
-        self._solved = cho_solve(cho_factor(shared, overwrite_a=True), vectors - self._mean)  # n, d
+        # There are more features than texts, so the ridge is solved among texts. What each feature adds follows.
+        solved = cho_solve(cho_factor(shared, overwrite_a=True), vectors - self._mean)  # n, d
+        self._adds = known.T @ solved  # F, d
 
     def _features(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What stands in the texts, and how much it counts: of each occurrence text, feature (-1 for those of units
@@ -105,5 +107,5 @@ class Forecast:
 
     def cosines(self, texts: Sequence[str], target: np.ndarray) -> np.ndarray:
         """The forecast cosine of each text's embedding to the target [d], of length 1: [m]."""
-        vectors = (self._matrix(texts) @ self._known.T).toarray() @ self._solved + self._mean  # m, d
+        vectors = self._matrix(texts) @ self._adds + self._mean  # m, d
         return vectors @ target / np.maximum(1e-12, np.linalg.norm(vectors, axis=1))

@@ -25,6 +25,7 @@ from unembed.embedders.vectors import unit
 from unembed.models.base import GREEDY, InversionModel, Sampling
 from unembed.scripts import pieces
 from unembed.search.consensus import agreement, by_consensus
+from unembed.search.continuations import continuations
 from unembed.search.edits import renumbered
 from unembed.search.screening import Neighbourhood
 from unembed.search.spelling import spelled
@@ -35,8 +36,8 @@ KNOWN = 1000
 EXPECTED = 6
 """Words that a correction is told to be lacking by all that was asked; others the model finds itself."""
 PRIOR_WORDS = 8
-"""Up to so many words the prior counts as the sum over them, beyond as so many times the mean: the cosine is bounded,
-and a sum would make every long text pay for its length (docs/lab.md)."""
+"""Up to so many words the prior counts as the sum over them, beyond in proportion less: the cosine does not grow with
+the length, a sum of log-probabilities does (docs/lab.md)."""
 
 
 @dataclass
@@ -55,6 +56,8 @@ class Target:
     vector: np.ndarray
     samples: list[str] = field(default_factory=list)
     """What the hypothesizer wrote."""
+    words: float = 1.0
+    """How many those have on average."""
     seen: set[str] = field(default_factory=set)
     corrected: set[str] = field(default_factory=set)
     """Texts whose likeliest corrections were written."""
@@ -112,6 +115,7 @@ class Search:
             rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
         for state, row in zip(states, rows, strict=True):
             state.samples = [hypothesis.text for hypothesis in row]
+            state.words = float(np.mean([len(pieces(text)) for text in state.samples]))
         most = max(2, config.sequence_beam_width)  # what is put together may read worse: the embedder has the last word
         asked = [by_consensus(state.samples)[:most] if consensus else state.samples for state in states]
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
@@ -159,9 +163,10 @@ class Search:
         rng = np.random.default_rng([self.config.seed, state.index, state.step])
         if around is not None:
             missed = around.target - unit(state.beam_vectors[0][None])[0]
+            within = continuations(self.embedder) if self.config.continued else None
             new = around.screened(
-                [found.text for found in state.beam], missed, self.model.lexicon, self.config.screened, rng,
-                lambda text: self._untried(state, text), self.config.screened_from,
+                [found.text for found in state.beam], missed, self.model.lexicon, within, self.config, rng,
+                lambda text: self._untried(state, text),
             )  # fmt: skip
             out += [Proposal(text, "screening") for text in new]
         if state.since_better:
@@ -244,7 +249,9 @@ class Search:
 
     def _weigh(self, states: list[Target], judged: list[list[Candidate]]) -> list[list[Candidate]]:
         """Add λ · log p to the scores that it can decide: log p is never above 0, so a text whose cosine alone does not
-        reach the beam needs no prior. λ falls with the length, see PRIOR_WORDS."""
+        reach the beam needs no prior. λ falls with the length, see PRIOR_WORDS: with that of what the hypothesizer
+        writes, one number for all texts of a search, so that no word too many is free. Between hypotheses alone, whose
+        lengths nothing drives, with each one's own."""
         config, width = self.config, self.config.sequence_beam_width
         floors = [state.beam[-1].score if len(state.beam) == width else -np.inf for state in states]
         texts = list(
@@ -255,13 +262,14 @@ class Search:
                 if candidate.exact or candidate.cosine > floor
             )
         )
-        words = np.array([len(pieces(text)) for text in texts])
-        weights = config.prior_weight * np.minimum(1.0, PRIOR_WORDS / np.maximum(1, words))
-        prior = dict(zip(texts, (weights * self.model.score(texts)).tolist(), strict=True))
-        return [
-            [replace(candidate, score=candidate.cosine + prior.get(candidate.text, -np.inf)) for candidate in found]
-            for found in judged
-        ]
+        prior = dict(zip(texts, self.model.score(texts).tolist(), strict=True))
+
+        def weighed(state: Target, one: Candidate) -> Candidate:
+            words = state.words if config.steps else len(pieces(one.text))
+            weight = config.prior_weight * min(1.0, PRIOR_WORDS / max(1.0, words))
+            return replace(one, score=one.cosine + weight * prior.get(one.text, -np.inf))
+
+        return [[weighed(state, one) for one in found] for state, found in zip(states, judged, strict=True)]
 
     def _candidate(self, state: Target, proposal: Proposal, vector: np.ndarray) -> Candidate:
         a, b = state.vector.astype(np.float64), vector.astype(np.float64)

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
+from unembed.search.continuations import Continuations
+from unembed.search.continuing import Continued
 from unembed.search.edits import by_rank, edit, exchanged, join
-from unembed.search.estimate import Estimate, Estimator
+from unembed.search.estimate import Estimate, Estimator, units
 from unembed.search.forecast import Forecast
+from unembed.search.types import SearchConfig
 
-DRAWN = 600
-"""Variations of the beam that are looked at in a round."""
+UNITS = 60_000
+"""Of all variations whose forecast is made: long texts have fewer variations, for the time that they take."""
 TOGETHER = 3 / 8
 """Of the texts chosen, those that are put together from estimates, whatever is forecast of them: what follows the
 forecast alone ends in long texts that hold a little of everything."""
+VARIANCE = 0.3
+"""Of the mean variance of the known texts in a direction, added to each: a few hundred texts do not vary in all."""
 STARTS = 5
 """Texts from one estimate."""
 WORDS = 120
@@ -46,21 +52,30 @@ class Neighbourhood:
         """What the target holds, by all of the texts."""
         return self.estimator.estimate()
 
+    @cached_property
+    def whitening(self) -> np.ndarray:
+        """What makes the known texts vary alike in all directions [d, d]."""
+        apart = self.vectors - self.vectors.mean(axis=0)
+        covariance = apart.T @ apart / len(apart)  # d d
+        mean = np.trace(covariance) / len(covariance) or 1.0  # of one text there is no variance
+        return np.linalg.cholesky(np.linalg.inv(covariance / mean + VARIANCE * np.eye(len(covariance))))
+
     def screened(
         self,
         beam: Sequence[str],
         missed: np.ndarray,
         lexicon: Lexicon | None,
-        n: int,
+        continuations: Continuations | None,
+        config: SearchConfig,
         rng: np.random.Generator,
         untried: Callable[[str], bool],
-        nearest: int = 0,
     ) -> list[str]:
-        """n texts that are `untried`, fewer where no more were thought of; from the best texts, and the target less the
-        embedding of the best one, `missed` [d]. With `nearest`, from so many of the texts known, all alike."""
+        """`config.screened` texts that are `untried`, fewer where no more were thought of; from the best texts, and the
+        target less the embedding of the best one, `missed` [d]."""
+        n, nearest = config.screened, min(config.screened_from, len(self.texts))
 
         def start() -> str:
-            return self.texts[int(rng.integers(min(nearest, len(self.texts))))] if nearest else _start(beam, rng)
+            return self.texts[int(rng.integers(nearest))] if nearest else _start(beam, rng)
 
         out: list[str] = []
         together = round(TOGETHER * n)
@@ -70,13 +85,22 @@ class Neighbourhood:
                 text = estimate.text(start())
                 if text not in out and untried(text):
                     out.append(text)
+        if continuations is not None:
+            within = Continued(continuations, continuations.wanted(missed, self.whitening), lexicon)
+            most = len(out) + min(config.continued, n - len(out))
+            for _ in range(4 * config.continued):
+                text = within.text(beam[0] if rng.random() < 0.5 else start(), rng)
+                if len(out) < most and text not in out and untried(text):
+                    out.append(text)
+        drawn = min(config.forecast, UNITS // max(1, len(units(self.texts[0]))))
         brought = _Brought(*self.estimate.likeliest(WORDS), lexicon, missed)
-        varied = dict.fromkeys(_varied(start(), brought, rng) for _ in range(DRAWN))
-        others = [text for text in varied if text not in out and untried(text)]
+        varied = dict.fromkeys(_varied(start(), brought, rng) for _ in range(drawn))
+        others = [text for text in varied if text not in out]
         if others:
             forecast = Forecast(self.texts, self.vectors)
-            best = np.argsort(-forecast.cosines(others, self.target), kind="stable")[: n - len(out)]
-            out += [others[i] for i in best.tolist()]
+            best = np.argsort(-forecast.cosines(others, self.target), kind="stable")
+            promising = (others[i] for i in best.tolist())
+            out += islice((text for text in promising if untried(text)), n - len(out))
         return out
 
 

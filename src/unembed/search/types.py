@@ -8,9 +8,11 @@ from typing import Any
 
 from unembed.errors import InputError
 
-THOROUGH: dict[str, Any] = {"steps": 40, "patience": 12, "screened_from": 30, "prior_weight": 0.0007}
-"""A search that goes on for longer, from more texts at a time, and cares less how they read: about twice the time at 16
-tokens, and much more exact (docs/lab.md)."""
+THOROUGH: dict[str, Any] = {
+    "steps": 40, "patience": 12, "screened_from": 30, "forecast": 3000, "continued": 16, "prior_weight": 0.0007,
+}  # fmt: skip
+"""A search that goes on for longer, from more texts at a time, looks within words, and cares less how they read: about
+twice the time at 16 tokens, and much more exact (docs/lab.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,19 @@ class SearchConfig:
     screened_from: int = 0
     """The texts, the nearest ones, that are varied for screening. 0: the beam, the best of it half of the time. Many
     keep a long search from ending where one text ends."""
+    forecast: int = 600
+    """Variations of a round that are looked at for screening; more cost no query."""
+    continued: int = 0
+    """Of the screened texts, those with another piece in one word, where the embedder shows its tokens: rare names are
+    of several. With any, what each token does is measured once for each embedder, some thousand texts."""
     renumbered: int = 16
     """Texts tried in rounds after one without progress that are the best hypothesis with another digit."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
     prior_weight: float = 0.002
-    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats; from 9 words on
-    λ falls as 8 / words."""
+    """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats; where the hypothesizer writes more
+    than 8 words, λ falls as 8 / words."""
     patience: int = 5
     """Rounds without a better score after which a target is given up."""
     seed: int = 0
@@ -59,8 +66,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "screened": 0, "screened_from": 0, "renumbered": 0, "top_k": 0, "patience": 1, "seed": 0,
-            "targets_at_once": 1,
+            "screened": 0, "screened_from": 0, "forecast": 0, "continued": 0, "renumbered": 0, "top_k": 0,
+            "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
