@@ -9,6 +9,7 @@ import pytest
 
 from test_search import TRUTH, Listed, Words, run
 from unembed.models.lexicon import Lexicon
+from unembed.search import continuations as module
 from unembed.search.continuations import CARRIER, Continuations, continuations, measure
 from unembed.search.continuing import LIKELY, Continued, continued
 from unembed.search.edits import edit
@@ -79,6 +80,12 @@ def test_an_embedder_without_tokens_has_none_and_is_searched_without():
     assert measure(Words()) is None
     [found] = run(Listed(["the cat on the mat", "on cat sat the"]), Words(), steps=12, patience=12, continued=8)
     assert found.exact and found.text == TRUTH
+
+
+def test_of_many_tokens_the_first_are_measured(minilm, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 40)
+    few = measure(minilm)
+    assert len(few.pieces) == 40 and {"s", "t"} <= few.known
 
 
 def test_they_are_measured_once_for_an_embedder_and_are_no_queries(minilm):

@@ -20,8 +20,8 @@ from unembed.embedders import Embedder, EmbedderSpec, check_match
 from unembed.embedders.default import DEFAULT_ID, package_folder
 from unembed.embedders.local import SentenceTransformerEmbedder
 from unembed.embedders.spec import FINGERPRINT_TEXTS, FINGERPRINT_TOLERANCE, fingerprint_distance, take_fingerprint
-from unembed.embedders.tokens import cut_text, is_cased
-from unembed.errors import InputError, SpecMismatch
+from unembed.embedders.tokens import cut_text, is_cased, vocabulary
+from unembed.errors import InputError, SpecMismatch, TokensUnknown
 
 TEXTS = [
     "Hello World",
@@ -356,6 +356,16 @@ def cased_tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         )
     tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
+
+
+def test_the_vocabulary_is_what_stands_in_texts(cased_tokenizer: Tokenizer, minilm: Embedder) -> None:
+    for found in (vocabulary(cased_tokenizer), minilm.vocabulary()):
+        assert len(found) == len(set(found)) > 250
+        assert not any(token == "" or token.startswith(("##", "\u2581", "\u0120")) for token in found)
+    assert {"hagen", "the", "##"} & set(minilm.vocabulary()) == {"hagen", "the"}
+    assert "tokenizer" in vocabulary(cased_tokenizer)
+    with pytest.raises(TokensUnknown, match="has no tokenizer here; give it one to list its tokens"):
+        Shouting().vocabulary()
 
 
 def test_cut_with_tokenizers_that_split_again(cased_tokenizer: Tokenizer) -> None:

@@ -274,6 +274,7 @@ def test_tokens_need_a_tokenizer(server: Server, minilm: Embedder) -> None:
     mine = client(server, tokenizer=package_folder())
     assert mine.count_tokens(TEXTS) == minilm.count_tokens(TEXTS)
     assert mine.cut("Hello World again", 2) == "Hello World"
+    assert mine.vocabulary() == minilm.vocabulary()
     assert not server.requests
 
 

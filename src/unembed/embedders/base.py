@@ -91,7 +91,8 @@ class Embedder(ABC):
         raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to cut texts by tokens")
 
     def vocabulary(self) -> list[str]:
-        """The tokens as they are written in a text, each once: letters alone, without what marks a word's beginning."""
+        """The tokens as they are written in a text, each once, without what marks a word's beginning; mostly the
+        frequent ones first."""
         raise TokensUnknown(f"embedder {self.spec.id} has no tokenizer here; give it one to list its tokens")
 
     def key(self, text: str) -> str:

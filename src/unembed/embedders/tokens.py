@@ -35,8 +35,11 @@ def count_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
 
 
 def vocabulary(tokenizer: Tokenizer) -> list[str]:
-    """The tokens without what marks whether they begin a word (WordPiece, SentencePiece, byte-level BPE), each once."""
-    return sorted({token.removeprefix("##").lstrip("\u2581\u0120") for token in tokenizer.get_vocab()} - {""})
+    """The tokens in their order, without what marks whether they begin a word (WordPiece, SentencePiece, byte-level
+    BPE), each once."""
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+    texts = (token.removeprefix("##").lstrip("\u2581\u0120") for token, _ in tokens)
+    return [text for text in dict.fromkeys(texts) if text]
 
 
 def cut_text(tokenizer: Tokenizer, text: str, n: int) -> str | None:

@@ -21,6 +21,9 @@ from unembed.scripts import spaced
 CARRIER = "xq{} was born in"
 """A name that is none. Behind it nearly every token stays one: no longer token begins with its letters."""
 
+MOST = 10_000
+"""Of an embedder for a hundred languages with a quarter of a million tokens, the first and mostly frequent ones."""
+
 log = logging.getLogger("unembed.search")
 
 
@@ -59,7 +62,7 @@ def measure(embedder: Embedder) -> Continuations | None:
         without, *counts = embedder.count_tokens([CARRIER.format(piece) for piece in ("", *pieces)])
     except TokensUnknown:
         return None
-    pieces = [piece for piece, count in zip(pieces, counts, strict=True) if count == without + 1]
+    pieces = [piece for piece, count in zip(pieces, counts, strict=True) if count == without + 1][:MOST]
     if len(pieces) < 2:
         return None
     begun, *vectors = embedder.probe([CARRIER.format(piece) for piece in ("", *pieces)])
