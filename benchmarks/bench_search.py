@@ -114,7 +114,7 @@ def main() -> None:
     inverter = unembed.load(args.model)
     settings = {
         "data": Path(args.data).name, "n": args.n, "lengths": args.lengths, "budgets": args.budgets,
-        "budget": args.budget, "weights": inverter.model.digest, "search": asdict(SearchConfig()),
+        "budget": args.budget, "weights": inverter.model.digest, "search": asdict(inverter.suited(SearchConfig())),
     }  # fmt: skip
     results: dict[str, Any] = {"settings": {**settings, "hardware": hardware()}, "curve": {}, "ablation": {}}
     if args.output.exists():
@@ -123,7 +123,7 @@ def main() -> None:
             results = stored
     texts = list(read_texts(SourceConfig(args.data)))
     cut = {length: [text for _, _, text in cut_texts(inverter, texts, [length], args.n)] for length in args.lengths}
-    base = SearchConfig(steps=NO_END, patience=NO_END)
+    base = inverter.suited(SearchConfig(steps=NO_END, patience=NO_END))
 
     def fill(part: str, key: str, length: int, config: SearchConfig, **named: Any) -> None:
         if key in results[part]:

@@ -17,7 +17,8 @@ twice the time at 16 tokens, and much more exact (docs/lab.md)."""
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How hard to look. The defaults are what `unembed invert` does."""
+    """How hard to look. The defaults are what `unembed invert` does, but for what a model's family asks for where
+    nothing else was said (`InversionModel.search_fields`)."""
 
     steps: int = 20
     """Rounds of correct → re-embed → keep the best. 0: the hypothesizer alone."""
