@@ -115,7 +115,7 @@ class Search:
             rows = [[*greedy, *row] for greedy, row in zip(rows, sampled, strict=True)]
         for state, row in zip(states, rows, strict=True):
             state.samples = [hypothesis.text for hypothesis in row]
-            state.words = float(np.mean([len(pieces(text)) for text in state.samples]))
+            state.words = float(np.mean([len(pieces(text)) for text in state.samples] or [1]))
         most = max(2, config.sequence_beam_width)  # what is put together may read worse: the embedder has the last word
         asked = [by_consensus(state.samples)[:most] if consensus else state.samples for state in states]
         return [[Proposal(text, "hypothesis") for text in row] for row in asked]
