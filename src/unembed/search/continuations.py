@@ -68,5 +68,5 @@ def measure(embedder: Embedder) -> Continuations | None:
     begun, *vectors = embedder.probe([CARRIER.format(piece) for piece in ("", *pieces)])
     moved = np.stack(vectors) - begun  # P d
     moved -= moved.mean(axis=0)
-    log.info("%d tokens of %s go on a word", len(pieces), embedder.spec.id)
+    log.debug("%d tokens of %s go on a word", len(pieces), embedder.spec.id)
     return Continuations(pieces, moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12))
