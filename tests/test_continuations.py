@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 
-from test_search import TRUTH, Listed, Words, run
+from test_screening import chosen
+from test_search import DIM, TRUTH, Listed, Words, run
 from unembed.models.lexicon import Lexicon
 from unembed.search import continuations as module
 from unembed.search.continuations import CARRIER, Continuations, continuations, measure
@@ -140,23 +142,14 @@ def test_only_the_likely_pieces_are_drawn_the_likeliest_most():
 
 
 def test_a_share_of_the_texts_of_a_round_goes_on_a_word():
-    words = "the cat sat on mat dog a rug lay by".split()
-    rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice(words, 5)) for _ in range(40)]
-    vectors, [target] = Words().encode(texts), Words().encode([TRUTH])
-    known = Continuations(["zq", "qz"], np.eye(2, len(target), dtype=np.float32))
-
-    def chosen(continued, untried=lambda text: True):
-        around, rng = Neighbourhood(texts, vectors, target), np.random.default_rng(1)
-        config = SearchConfig(screened=40, continued=continued)
-        return around.screened(texts[:4], target - vectors[0], None, known, config, rng, untried)
-
-    made = chosen(10)
+    known = Continuations(["zq", "qz"], np.eye(2, DIM, dtype=np.float32))
+    some = partial(chosen, 40, continuations=known)
+    made = some(continued=10)
     assert len(made) == len(set(made)) == 40
     assert sum("zq" in text or "qz" in text for text in made) == 10
-    assert not any("zq" in text or "qz" in text for text in chosen(0))
-    assert not any("zq" in text for text in chosen(10, lambda text: "zq" not in text))
-    assert len(chosen(100)) == 40
+    assert not any("zq" in text or "qz" in text for text in some(continued=0))
+    assert not any("zq" in text for text in some(continued=10, untried=lambda text: "zq" not in text))
+    assert len(some(continued=100)) == 40
 
 
 def test_one_known_text_varies_in_nothing():

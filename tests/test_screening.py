@@ -172,14 +172,14 @@ def plain_features(text):
 # --- the choice ---
 
 
-def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0, nearest=0):
+def chosen(n, known=60, untried=lambda text: True, lexicon=None, seed=0, nearest=0, continuations=None, continued=0):
     texts, vectors = around(known)
     [goal] = Words().encode([TRUTH])
     best = np.argsort(-(vectors @ goal))[:4].tolist()
     beam, missed = [texts[i] for i in best], goal - vectors[best[0]]
     known_ones = Neighbourhood(texts, vectors, goal)
-    config = SearchConfig(screened=n, screened_from=nearest)
-    return known_ones.screened(beam, missed, lexicon, None, config, np.random.default_rng(seed), untried)
+    config, rng = SearchConfig(screened=n, screened_from=nearest, continued=continued), np.random.default_rng(seed)
+    return known_ones.screened(beam, missed, lexicon, continuations, config, rng, untried)
 
 
 def test_as_many_are_chosen_as_asked_for_all_different_and_the_same_again():

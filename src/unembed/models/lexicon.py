@@ -10,6 +10,7 @@ Shapes: V words, d numbers of a vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -24,12 +25,15 @@ class Lexicon:
 
     def __init__(self, words: Sequence[str], directions: np.ndarray) -> None:
         self.words, self.directions = list(words), directions
-        self._known = frozenset(word.lower() for word in self.words)
         self._stems: dict[str, list[str]] | None = None
 
     def __contains__(self, word: str) -> bool:
         """Whether it has the word, in any case."""
         return word.lower() in self._known
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(word.lower() for word in self.words)
 
     def wanted(self, difference: np.ndarray) -> np.ndarray:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""

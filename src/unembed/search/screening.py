@@ -87,7 +87,7 @@ class Neighbourhood:
                     out.append(text)
         if continuations is not None:
             within = Continued(continuations, continuations.wanted(missed, self.whitening), lexicon)
-            most = len(out) + min(config.continued, n - len(out))
+            most = min(n, len(out) + config.continued)
             for _ in range(4 * config.continued):
                 text = within.text(beam[0] if rng.random() < 0.5 else start(), rng)
                 if len(out) < most and text not in out and untried(text):

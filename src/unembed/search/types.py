@@ -12,7 +12,7 @@ THOROUGH: dict[str, Any] = {
     "steps": 40, "patience": 12, "screened_from": 30, "forecast": 3000, "continued": 16, "prior_weight": 0.0007,
 }  # fmt: skip
 """A search that goes on for longer, from more texts at a time, looks within words, and cares less how they read: about
-twice the time at 16 tokens, and much more exact (docs/lab.md)."""
+three times the time at 16 tokens, and more of them exact (docs/lab.md)."""
 
 
 @dataclass(frozen=True)
