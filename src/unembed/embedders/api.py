@@ -13,16 +13,16 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, vocabulary
+from unembed.embedders.tokenized import TokenizedEmbedder
+from unembed.embedders.tokens import copy_tokenizer
 from unembed.embedders.vectors import NORM_TOLERANCE
 from unembed.errors import InputError, SpecMismatch, TokensUnknown, require
 
@@ -43,7 +43,7 @@ BUSY = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 """HTTP states worth a retry."""
 
 
-class OpenAICompatibleEmbedder(Embedder):
+class OpenAICompatibleEmbedder(TokenizedEmbedder):
     """A model behind an OpenAI-compatible server as an `Embedder`. Needs the extra `api`.
 
     Args:
@@ -325,17 +325,6 @@ class OpenAICompatibleEmbedder(Embedder):
                     f"{path} is not a tokenizer.json ({' '.join(str(error).split())[:100]}); give one"
                 ) from error
         return self._tokenizer
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Number of content tokens in each text, by the tokenizer given."""
-        return count_tokens(self._tokens(), check_texts(texts, allow_empty=True))
-
-    def cut(self, text: str, n: int) -> str | None:
-        """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
-        return cut_text(self._tokens(), text, n)
-
-    def vocabulary(self) -> list[str]:
-        return vocabulary(self._tokens())
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""

@@ -1,6 +1,6 @@
 """`Embedder`: the interface between texts and vectors. The search, the training and the audit know no other.
 
-A new embedder is one class with `spec` and `_embed`; with a tokenizer it also gives `count_tokens` and `cut`.
+A new embedder is one class with `spec` and `_embed`; with a tokenizer it is a `TokenizedEmbedder` with `_tokens`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ the Dense and Normalize layers of Sentence-Transformers. Nothing has to be fetch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unembed.devices import resolve_device
-from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import DTYPES, EmbedderSpec
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, vocabulary
+from unembed.embedders.tokenized import TokenizedEmbedder
+from unembed.embedders.tokens import copy_tokenizer
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-class CheckpointEmbedder(Embedder):
+class CheckpointEmbedder(TokenizedEmbedder):
     """The encoder in a vec2text hypothesizer's folder.
 
     Args:
@@ -80,19 +79,11 @@ class CheckpointEmbedder(Embedder):
         return out
 
     @cached_property
-    def _tokens(self) -> Tokenizer:
+    def _tokenizer(self) -> Tokenizer:
         return copy_tokenizer(self.tokenizer.backend_tokenizer)
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Number of content tokens in each whole text."""
-        return count_tokens(self._tokens, check_texts(texts, allow_empty=True))
-
-    def cut(self, text: str, n: int) -> str | None:
-        """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
-        return cut_text(self._tokens, text, n)
-
-    def vocabulary(self) -> list[str]:
-        return vocabulary(self._tokens)
+    def _tokens(self) -> Tokenizer:
+        return self._tokenizer
 
     def __repr__(self) -> str:
         return f"CheckpointEmbedder({str(self.folder)!r})"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unembed.devices import resolve_device
-from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.spec import DTYPES, EmbedderSpec
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, vocabulary
+from unembed.embedders.tokenized import TokenizedEmbedder
+from unembed.embedders.tokens import copy_tokenizer
 from unembed.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
 
-class DAVAEEmbedder(Embedder):
+class DAVAEEmbedder(TokenizedEmbedder):
     """The encoder in a DAVAE's folder; its decoder is not read.
 
     Args:
@@ -47,7 +47,7 @@ class DAVAEEmbedder(Embedder):
         self._spec = checkpoint.own_spec
         net = checkpoint.network(resolve_device(device), getattr(torch, dtype), ENCODER)
         self.encoder = Encoder(net, checkpoint.reader(), checkpoint.quirks, batch_size=batch_size)
-        self._tokens = copy_tokenizer(self.encoder.reader.backend_tokenizer)
+        self._tokenizer = copy_tokenizer(self.encoder.reader.backend_tokenizer)
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -56,16 +56,8 @@ class DAVAEEmbedder(Embedder):
     def _embed(self, texts: list[str]) -> np.ndarray:
         return self.encoder.posterior(texts)[0]
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Number of content tokens in each whole text."""
-        return count_tokens(self._tokens, check_texts(texts, allow_empty=True))
-
-    def cut(self, text: str, n: int) -> str | None:
-        """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
-        return cut_text(self._tokens, text, n)
-
-    def vocabulary(self) -> list[str]:
-        return vocabulary(self._tokens)
+    def _tokens(self) -> Tokenizer:
+        return self._tokenizer
 
     def __repr__(self) -> str:
         return f"DAVAEEmbedder({str(self.folder)!r})"

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unembed.devices import resolve_device
-from unembed.embedders.base import Embedder, check_texts
 from unembed.embedders.loading import load_sentence_transformer
 from unembed.embedders.spec import DTYPES, FINGERPRINT_TEXTS, UNKNOWN, EmbedderSpec, take_fingerprint
-from unembed.embedders.tokens import copy_tokenizer, count_tokens, cut_text, is_cased, vocabulary
+from unembed.embedders.tokenized import TokenizedEmbedder
+from unembed.embedders.tokens import copy_tokenizer, is_cased
 from unembed.errors import InputError, TokensUnknown
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ RAW = "#raw"
 """Suffix of the id of an embedder that stops after the pooling: no Dense, no Normalize."""
 
 
-class SentenceTransformerEmbedder(Embedder):
+class SentenceTransformerEmbedder(TokenizedEmbedder):
     """A sentence-transformers model as an `Embedder`.
 
     Args:
@@ -340,17 +340,6 @@ class SentenceTransformerEmbedder(Embedder):
                 f"embedder {self.path_or_id} has no fast tokenizer, its tokens cannot be counted; use another embedder"
             )
         return self._text_tokenizer
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Number of content tokens in each whole text."""
-        return count_tokens(self._tokens(), check_texts(texts, allow_empty=True))
-
-    def cut(self, text: str, n: int) -> str | None:
-        """The longest start of `text` with exactly `n` tokens; see `Embedder.cut`."""
-        return cut_text(self._tokens(), text, n)
-
-    def vocabulary(self) -> list[str]:
-        return vocabulary(self._tokens())
 
     def key(self, text: str) -> str:
         """What the embedder can distinguish: the tokens of the text, as numbers. Space around punctuation, say, is
