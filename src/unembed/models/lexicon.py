@@ -39,6 +39,11 @@ class Lexicon:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""
         return self.directions @ difference
 
+    def most(self, difference: np.ndarray, n: int) -> list[str]:
+        """The n words that a difference [d] asks for most, the first one first."""
+        best = np.argsort(-self.wanted(difference), kind="stable")[:n]
+        return [self.words[i] for i in best.tolist()]
+
     def most_wanted(self, differences: np.ndarray, n: int) -> np.ndarray:
         """Rows of the n words, or all, that each difference [rows, d] asks for most, the first one first [rows, n]."""
         asked = differences @ self.directions.T  # rows V

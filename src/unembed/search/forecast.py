@@ -68,6 +68,10 @@ class Forecast:
         solved = cho_solve(cho_factor(shared, overwrite_a=True), vectors - self._mean)  # n, d
         self._adds = known.T @ solved  # F, d
 
+    def __contains__(self, unit: str) -> bool:
+        """Whether a known text has it."""
+        return unit in self._numbers
+
     def _features(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What stands in the texts, and how much it counts: of each occurrence text, feature (-1 for those of units
         that no known text has) and value, three arrays."""

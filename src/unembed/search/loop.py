@@ -13,8 +13,9 @@ with the beam and not with its square, and exactness is verified instead of assu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -80,6 +81,7 @@ class Search:
     def __init__(self, model: InversionModel, embedder: Embedder, config: SearchConfig, tolerance: float) -> None:
         self.model, self.embedder, self.config, self.tolerance = model, embedder, config, tolerance
         self.sampling = Sampling(config.temperature, config.top_k, config.top_p)
+        self._remembers = bool(config.screened or config.polished)
 
     def run(self, targets: np.ndarray, first: int = 0) -> Iterator[Inversion]:
         """Yield an Inversion for each row of targets float32 [n, d], in order. `first` numbers the rows for seeding."""
@@ -156,27 +158,35 @@ class Search:
         return self._without_network(state, around), words
 
     def _without_network(self, state: Target, around: Neighbourhood | None) -> list[Proposal]:
-        """What all that was asked of a target speaks for; after a round without progress also other digits."""
+        """What all that was asked of a target speaks for; after a round without progress also what is one change away
+        from the best text, and other digits."""
         if not state.beam:
             return []
+        config, lexicon = self.config, self.model.lexicon
         out: list[Proposal] = []
-        rng = np.random.default_rng([self.config.seed, state.index, state.step])
+        rng = np.random.default_rng([config.seed, state.index, state.step])
+
+        def propose(origin: str, texts: Iterable[str], most: int) -> None:
+            untried = (text for text in texts if self._untried(state, text))
+            out.extend(Proposal(text, origin) for text in islice(untried, most))
+
+        best, stuck = state.beam[0].text, state.since_better > 0
         if around is not None:
             missed = around.target - unit(state.beam_vectors[0][None])[0]
-            within = continuations(self.embedder) if self.config.continued else None
-            new = around.screened(
-                [found.text for found in state.beam], missed, self.model.lexicon, within, self.config, rng,
-                lambda text: self._untried(state, text),
-            )  # fmt: skip
-            out += [Proposal(text, "screening") for text in new]
-        if state.since_better:
-            others = (text for text in renumbered(state.beam[0].text, rng) if self._untried(state, text))
-            out += [Proposal(text, "renumbering") for text in islice(others, self.config.renumbered)]
+            if config.screened:
+                within = continuations(self.embedder) if config.continued else None
+                beam = [found.text for found in state.beam]
+                new = around.screened(beam, missed, lexicon, within, config, rng, partial(self._untried, state))
+                propose("screening", new, config.screened)
+            if config.polished and stuck:
+                propose("polishing", around.polished(best, missed, lexicon, rng), config.polished)
+        if stuck:
+            propose("renumbering", renumbered(best, rng), config.renumbered)
         return out
 
     def _neighbourhood(self, state: Target) -> Neighbourhood | None:
         """What is known around a target, where that is made use of."""
-        if not self.config.screened or not state.known:
+        if not state.known:
             return None
         texts, vectors = zip(*((found.text, vector) for found, vector in state.known), strict=True)
         return Neighbourhood(texts, np.stack(vectors), unit(state.vector[None])[0])
@@ -288,7 +298,7 @@ class Search:
             state.reserve = [pair for pair in fallen if pair[0].text not in state.corrected][:width]
         del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
-        if self.config.screened and found:
+        if self._remembers and found:
             nearest = sorted(
                 [*state.known, *zip(found, unit(np.stack(vectors)), strict=True)],
                 key=lambda pair: pair[0].cosine,

@@ -19,6 +19,7 @@ from unembed.search.continuing import Continued
 from unembed.search.edits import by_rank, edit, exchanged, join
 from unembed.search.estimate import Estimate, Estimator, units
 from unembed.search.forecast import Forecast
+from unembed.search.polishing import polished
 from unembed.search.types import SearchConfig
 
 UNITS = 60_000
@@ -35,6 +36,8 @@ WORDS = 120
 WANTED = 0.05
 """A word of the lexicon is drawn by its rank, the chance falling by this share from each to the next."""
 FROM_LEXICON = 0.4
+LOOKED_FOR, COMMON = 50, 80
+"""Units of the estimate, as many words of the lexicon, and its commonest ones, that are tried everywhere in the end."""
 _MOVES = ("deletion", "insertion", "substitution", "form", "exchange", "move")
 _SHARES = (0.1, 0.15, 0.25, 0.1, 0.3, 0.1)
 
@@ -51,6 +54,11 @@ class Neighbourhood:
     def estimate(self) -> Estimate:
         """What the target holds, by all of the texts."""
         return self.estimator.estimate()
+
+    @cached_property
+    def forecast(self) -> Forecast:
+        """How close other texts would come, by all of these."""
+        return Forecast(self.texts, self.vectors)
 
     @cached_property
     def whitening(self) -> np.ndarray:
@@ -97,11 +105,18 @@ class Neighbourhood:
         varied = dict.fromkeys(_varied(start(), brought, rng) for _ in range(drawn))
         others = [text for text in varied if text not in out]
         if others:
-            forecast = Forecast(self.texts, self.vectors)
-            best = np.argsort(-forecast.cosines(others, self.target), kind="stable")
+            best = np.argsort(-self.forecast.cosines(others, self.target), kind="stable")
             promising = (others[i] for i in best.tolist())
             out += islice((text for text in promising if untried(text)), n - len(out))
         return out
+
+    def polished(self, text: str, missed: np.ndarray, lexicon: Lexicon | None, rng: np.random.Generator) -> list[str]:
+        """Texts that are one change away from `text`, whose embedding misses the target by `missed` [d], the most
+        promising first. New words are those expected, those that are missed, and the commonest."""
+        words = self.estimate.likeliest(LOOKED_FOR)[0]
+        if lexicon is not None:
+            words += [*lexicon.most(missed, LOOKED_FOR), *lexicon.words[:COMMON]]
+        return polished(text, list(dict.fromkeys(words)), lexicon, self.forecast, self.target, rng)
 
 
 class _Brought:
@@ -113,8 +128,7 @@ class _Brought:
         self.worth = worth / worth.sum()
         self.wanted: list[str] = []
         if lexicon is not None:
-            best = np.argsort(-lexicon.wanted(lacking), kind="stable")[:WORDS]
-            self.wanted = [lexicon.words[i] for i in best.tolist()]
+            self.wanted = lexicon.most(lacking, WORDS)
 
     def word(self, rng: np.random.Generator) -> str:
         if self.wanted and (not self.units or rng.random() < FROM_LEXICON):

@@ -9,10 +9,11 @@ from typing import Any
 from unembed.errors import InputError
 
 THOROUGH: dict[str, Any] = {
-    "steps": 40, "patience": 12, "screened_from": 30, "forecast": 3000, "continued": 16, "prior_weight": 0.0007,
+    "steps": 80, "patience": 16, "screened_from": 30, "forecast": 3000, "continued": 16, "polished": 64,
+    "prior_weight": 0.0007,
 }  # fmt: skip
-"""A search that goes on for longer, from more texts at a time, looks within words, and cares less how they read: about
-three times the time at 16 tokens, and more of them exact (docs/lab.md)."""
+"""A search that goes on for longer, from more texts at a time, looks within words and at all that is one change away,
+and cares less how texts read: about three times the time at 16 tokens, and more of them exact (docs/lab.md)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class SearchConfig:
     continued: int = 0
     """Of the screened texts, those with another piece in one word, where the embedder shows its tokens: rare names are
     of several. With any, what each token does is measured once for each embedder, some thousand texts."""
+    polished: int = 0
+    """Texts tried in rounds after one without progress that are the best hypothesis with one change, of all there are
+    the most promising."""
     renumbered: int = 16
     """Texts tried in rounds after one without progress that are the best hypothesis with another digit."""
     temperature: float = 0.8
@@ -67,8 +71,8 @@ class SearchConfig:
     def __post_init__(self) -> None:
         least = {
             "steps": 0, "consensus": 0, "sequence_beam_width": 1, "hypotheses": 0, "corrections": 0, "variations": 0,
-            "screened": 0, "screened_from": 0, "forecast": 0, "continued": 0, "renumbered": 0, "top_k": 0,
-            "patience": 1, "seed": 0, "targets_at_once": 1,
+            "screened": 0, "screened_from": 0, "forecast": 0, "continued": 0, "polished": 0, "renumbered": 0,
+            "top_k": 0, "patience": 1, "seed": 0, "targets_at_once": 1,
         }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
@@ -89,7 +93,8 @@ class SearchConfig:
 
     def most_queries(self) -> int:
         """Embedder queries that a target may cost at most; searches that end early need far fewer."""
-        per_round = self.sequence_beam_width * (self.corrections + self.variations) + self.screened + self.renumbered
+        per_round = self.sequence_beam_width * (self.corrections + self.variations) + self.screened
+        per_round += self.polished + self.renumbered
         without = max(2 if self.consensus > 1 else 1, self.sequence_beam_width)
         most = 1 + self.hypotheses + self.steps * per_round if self.steps else without
         return min(most, self.budget or most)
@@ -107,7 +112,7 @@ class Candidate:
     exact: bool
     """Its embedding is the target within the embedder's own numerical noise."""
     origin: str
-    """Which move made it: hypothesis, correction, variation, screening or renumbering."""
+    """Which move made it: hypothesis, correction, variation, screening, polishing or renumbering."""
     step: int
     """Round in which it was found; 0 is the hypothesizer."""
 
