@@ -64,8 +64,8 @@ def evaluate(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
-        thorough: search for longer, from more texts and within words: 40 steps and a weaker prior where the defaults
-            would be taken.
+        thorough: search for longer, from more texts, within words and at all that is one change away: 80 steps and a
+            weaker prior where the defaults would be taken.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
         field: the field that holds the text in jsonl and parquet files.
         controls: a file of training texts for the first control; by default those in the model's folder.
