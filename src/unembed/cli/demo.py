@@ -13,6 +13,7 @@ def demo(
     model: str = "all-MiniLM-L6-v2",
     steps: int = 20,
     sequence_beam_width: int = 4,
+    thorough: bool = False,
     seed: int = 0,
 ) -> int:
     """Embed sentences, throw the text away, invert the vectors, and show what came back.
@@ -23,6 +24,7 @@ def demo(
         model: name of a shipped model, a folder, or a hub id.
         steps: rounds of correction.
         sequence_beam_width: hypotheses kept from round to round.
+        thorough: search for longer, as `unembed invert --thorough` does.
         seed: same seed, same results.
     """
     from unembed.cli.console import chance, console, differences, progress, table
@@ -51,7 +53,9 @@ def demo(
     with progress(len(sentences), "sentences", False) as bar:
         for i, sentence in enumerate(sentences):
             began = time.perf_counter()
-            [found] = inverter.invert(vectors[i], steps=steps, sequence_beam_width=sequence_beam_width, seed=seed)
+            [found] = inverter.invert(
+                vectors[i], steps=steps, sequence_beam_width=sequence_beam_width, thorough=thorough, seed=seed
+            )
             rows.append((
                 sentence, differences(sentence, found.text), f"{token_f1(sentence, found.text):.2f}",
                 "yes" if found.exact else "no", f"{found.cosine:.3f}", found.steps, found.queries,

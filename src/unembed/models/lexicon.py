@@ -39,7 +39,7 @@ class Lexicon:
         """How much a difference [d], target less embedding of a text, asks for each word [V]."""
         return self.directions @ difference
 
-    def most(self, difference: np.ndarray, n: int) -> list[str]:
+    def wanted_words(self, difference: np.ndarray, n: int) -> list[str]:
         """The n words that a difference [d] asks for most, the first one first."""
         best = np.argsort(-self.wanted(difference), kind="stable")[:n]
         return [self.words[i] for i in best.tolist()]

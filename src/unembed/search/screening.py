@@ -115,7 +115,7 @@ class Neighbourhood:
         promising first. New words are those expected, those that are missed, and the commonest."""
         words = self.estimate.likeliest(LOOKED_FOR)[0]
         if lexicon is not None:
-            words += [*lexicon.most(missed, LOOKED_FOR), *lexicon.words[:COMMON]]
+            words += [*lexicon.wanted_words(missed, LOOKED_FOR), *lexicon.words[:COMMON]]
         return polished(text, list(dict.fromkeys(words)), lexicon, self.forecast, self.target, rng)
 
 
@@ -128,7 +128,7 @@ class _Brought:
         self.worth = worth / worth.sum()
         self.wanted: list[str] = []
         if lexicon is not None:
-            self.wanted = lexicon.most(lacking, WORDS)
+            self.wanted = lexicon.wanted_words(lacking, WORDS)
 
     def word(self, rng: np.random.Generator) -> str:
         if self.wanted and (not self.units or rng.random() < FROM_LEXICON):
