@@ -13,7 +13,7 @@ THOROUGH: dict[str, Any] = {
     "prior_weight": 0.0007,
 }  # fmt: skip
 """A search that goes on for longer, from more texts at a time, looks within words and at all that is one change away,
-and cares less how texts read: about three times the time at 16 tokens, and more of them exact (docs/lab.md)."""
+and cares less how texts read: three to five times the time at 16 tokens, many of them exact (docs/lab.md)."""
 
 
 @dataclass(frozen=True)
