@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from test_screening import ALONE, variations
 from test_search import TRUTH, Listed, Words, run
 from unembed.inverter import Inverter
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
 from unembed.search import polishing
-from unembed.search.edits import exchanged, join
 from unembed.search.polishing import KNOWN, changes, polished
 from unembed.search.screening import Neighbourhood
 
-ALONE = {"corrections": 0, "variations": 0, "screened": 0, "renumbered": 0}
+POLISHING_ALONE = {**ALONE, "screened": 0, "renumbered": 0}
 SENTENCE = "The city council voted on Monday to close the old bridge."
 
 
@@ -61,17 +61,6 @@ def test_short_texts_are_no_error(text):
     assert text not in found and len(found) == len(set(found))
 
 
-def drawn(text, n, rng):
-    """Texts near `text`, each with pieces left out and two phrases exchanged."""
-    out = []
-    for _ in range(n):
-        parts = pieces(f" {text}")
-        for _ in range(int(rng.integers(1, 4))):
-            del parts[int(rng.integers(len(parts)))]
-        out.append(exchanged(pieces(f" {join(parts)}"), rng))
-    return list(dict.fromkeys(out))
-
-
 @pytest.mark.parametrize(
     "near_miss",
     [
@@ -85,7 +74,7 @@ def drawn(text, n, rng):
 def test_the_text_itself_is_among_the_first_of_thousands(inverter, near_miss):
     embedder, lexicon = inverter.embedder, inverter.model.lexicon
     rng = np.random.default_rng(0)
-    known = [near_miss, *drawn(near_miss, 200, rng), *drawn(SENTENCE, 100, rng)]
+    known = [near_miss, *variations(near_miss, 200, rng), *variations(SENTENCE, 100, rng)]
     known = [text for text in known if embedder.key(text) != embedder.key(SENTENCE)]
     vectors, [goal] = embedder.encode(known).astype(np.float64), embedder.encode([SENTENCE]).astype(np.float64)
     order = np.argsort(-(vectors @ goal), kind="stable")
@@ -122,14 +111,14 @@ def test_of_a_long_text_another_share_is_looked_at_each_time(monkeypatch):
 
 def test_a_search_by_polishing_alone_mends_a_text():
     near = ["the cat sat on mat the", "the cat on the mat", "sat on the dog", "the rug", "cat sat"]
-    [found] = run(Listed(near), Words(), steps=12, patience=12, polished=16, **ALONE)
+    [found] = run(Listed(near), Words(), steps=12, patience=12, polished=16, **POLISHING_ALONE)
     assert found.exact and found.text.lower() == TRUTH and found.candidates[0].origin == "polishing"
     assert found.queries <= len(near) + 16 * found.steps
-    [without] = run(Listed(near), Words(), steps=12, patience=12, **ALONE)
+    [without] = run(Listed(near), Words(), steps=12, patience=12, **POLISHING_ALONE)
     assert not without.exact
 
 
 def test_it_is_of_the_thorough_search_and_asks_no_more_than_the_budget():
     assert Inverter.search_config(thorough=True).polished and not Inverter.search_config().polished
-    [found] = run(Listed(["the cat sat on mat the"]), Words(), steps=20, polished=16, budget=20, **ALONE)
+    [found] = run(Listed(["the cat sat on mat the"]), Words(), steps=20, polished=16, budget=20, **POLISHING_ALONE)
     assert found.queries <= 20

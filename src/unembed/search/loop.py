@@ -13,7 +13,7 @@ with the beam and not with its square, and exactness is verified instead of assu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -51,7 +51,8 @@ class Proposal:
 
 @dataclass
 class Target:
-    """The state of one search. Only the beam and, where texts are screened, the `KNOWN` nearest keep embeddings."""
+    """The state of one search. Only the beam and, where texts are screened or polished, the `KNOWN` nearest
+    keep embeddings."""
 
     index: int
     vector: np.ndarray
@@ -81,7 +82,6 @@ class Search:
     def __init__(self, model: InversionModel, embedder: Embedder, config: SearchConfig, tolerance: float) -> None:
         self.model, self.embedder, self.config, self.tolerance = model, embedder, config, tolerance
         self.sampling = Sampling(config.temperature, config.top_k, config.top_p)
-        self._remembers = bool(config.screened or config.polished)
 
     def run(self, targets: np.ndarray, first: int = 0) -> Iterator[Inversion]:
         """Yield an Inversion for each row of targets float32 [n, d], in order. `first` numbers the rows for seeding."""
@@ -166,22 +166,21 @@ class Search:
         out: list[Proposal] = []
         rng = np.random.default_rng([config.seed, state.index, state.step])
 
-        def propose(origin: str, texts: Iterable[str], most: int) -> None:
-            untried = (text for text in texts if self._untried(state, text))
-            out.extend(Proposal(text, origin) for text in islice(untried, most))
-
+        untried = partial(self._untried, state)
         best, stuck = state.beam[0].text, state.since_better > 0
         if around is not None:
             missed = around.target - unit(state.beam_vectors[0][None])[0]
             if config.screened:
                 within = continuations(self.embedder) if config.continued else None
                 beam = [found.text for found in state.beam]
-                new = around.screened(beam, missed, lexicon, within, config, rng, partial(self._untried, state))
-                propose("screening", new, config.screened)
+                new = around.screened(beam, missed, lexicon, within, config, rng, untried)
+                out += [Proposal(text, "screening") for text in new]
             if config.polished and stuck:
-                propose("polishing", around.polished(best, missed, lexicon, rng), config.polished)
+                near = filter(untried, around.polished(best, missed, lexicon, rng))
+                out += [Proposal(text, "polishing") for text in islice(near, config.polished)]
         if stuck:
-            propose("renumbering", renumbered(best, rng), config.renumbered)
+            others = filter(untried, renumbered(best, rng))
+            out += [Proposal(text, "renumbering") for text in islice(others, config.renumbered)]
         return out
 
     def _neighbourhood(self, state: Target) -> Neighbourhood | None:
@@ -298,7 +297,7 @@ class Search:
             state.reserve = [pair for pair in fallen if pair[0].text not in state.corrected][:width]
         del both[width:]
         state.beam, state.beam_vectors = [pair[0] for pair in both], [pair[1] for pair in both]
-        if self._remembers and found:
+        if (self.config.screened or self.config.polished) and found:
             nearest = sorted(
                 [*state.known, *zip(found, unit(np.stack(vectors)), strict=True)],
                 key=lambda pair: pair[0].cosine,
