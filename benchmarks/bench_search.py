@@ -33,6 +33,7 @@ LEFT_OUT: dict[str, dict[str, Any]] = {
     "corrections": {"corrections": 0},
     "variations": {"variations": 0},
     "screening": {"screened": 0},
+    "polishing": {"polished": 0},
     "other digits": {"renumbered": 0},
     "prior": {"prior_weight": 0.0},
 }

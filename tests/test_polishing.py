@@ -7,14 +7,13 @@ import pytest
 
 from test_screening import ALONE, variations
 from test_search import TRUTH, Listed, Words, run
-from unembed.inverter import Inverter
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
 from unembed.search import polishing
 from unembed.search.polishing import KNOWN, changes, polished
 from unembed.search.screening import Neighbourhood
 
-POLISHING_ALONE = {**ALONE, "screened": 0, "renumbered": 0}
+POLISHING_ALONE = {**ALONE, "screened": 0, "renumbered": 0, "polished": 16}
 SENTENCE = "The city council voted on Monday to close the old bridge."
 
 
@@ -111,14 +110,13 @@ def test_of_a_long_text_another_share_is_looked_at_each_time(monkeypatch):
 
 def test_a_search_by_polishing_alone_mends_a_text():
     near = ["the cat sat on mat the", "the cat on the mat", "sat on the dog", "the rug", "cat sat"]
-    [found] = run(Listed(near), Words(), steps=12, patience=12, polished=16, **POLISHING_ALONE)
+    [found] = run(Listed(near), Words(), steps=12, patience=12, **POLISHING_ALONE)
     assert found.exact and found.text.lower() == TRUTH and found.candidates[0].origin == "polishing"
     assert found.queries <= len(near) + 16 * found.steps
-    [without] = run(Listed(near), Words(), steps=12, patience=12, **POLISHING_ALONE)
+    [without] = run(Listed(near), Words(), steps=12, patience=12, **{**POLISHING_ALONE, "polished": 0})
     assert not without.exact
 
 
-def test_it_is_of_the_thorough_search_and_asks_no_more_than_the_budget():
-    assert Inverter.search_config(thorough=True).polished and not Inverter.search_config().polished
-    [found] = run(Listed(["the cat sat on mat the"]), Words(), steps=20, polished=16, budget=20, **POLISHING_ALONE)
+def test_it_asks_no_more_than_the_budget():
+    [found] = run(Listed(["the cat sat on mat the"]), Words(), steps=20, budget=20, **POLISHING_ALONE)
     assert found.queries <= 20

@@ -21,7 +21,7 @@ from unembed.search.screening import Neighbourhood
 from unembed.search.types import THOROUGH, SearchConfig
 
 VOCABULARY = ["the", "cat", "sat", "on", "mat", "dog", "a", "rug", "lay", "by", "sun", "in"]
-ALONE = {"corrections": 0, "variations": 0}
+ALONE = {"corrections": 0, "variations": 0, "polished": 0}
 
 
 def directions(words):

@@ -88,7 +88,7 @@ def run(model, embedder, targets=(TRUTH,), first=0, **config):
     """Inversions of the vectors of `targets`; what the embedder is asked is counted from here."""
     vectors = Words().encode(list(targets))
     embedder.asked.clear()
-    settings = {"corrections": 2, "screened": 24, "prior_weight": 0.0, **config}  # whatever the defaults are
+    settings = {"corrections": 2, "screened": 24, "polished": 0, "prior_weight": 0.0, **config}  # not the defaults
     made = Search(model, embedder, SearchConfig(**settings), TOLERANCE)
     return list(made.run(vectors, first))
 

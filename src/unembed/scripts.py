@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from functools import cache
+from functools import cache, lru_cache
 
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff"
@@ -79,6 +79,7 @@ def pieces(text: str) -> list[str]:
     return _pattern("piece").findall(text)
 
 
+@lru_cache(maxsize=20_000)
 def spaced(piece: str) -> bool:
     """Whether a piece is a word of a script with spaces, with none before it."""
     return _LETTER.match(piece) is not None

@@ -73,8 +73,7 @@ def audit(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
-        thorough: search for longer, from more texts, within words and at all that is one change away: 80 steps and a
-            weaker prior where the defaults would be taken.
+        thorough: search for longer, and within words: 80 steps where the default would be taken.
         price: of a million tokens of the embedder, for the cost.
         normalize: scale the vectors to unit length.
         seed: same seed, same sample, same results.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unembed.errors import InputError, require
+from unembed.search.types import SearchConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from unembed.evaluation import Evaluation, Row
     from unembed.inverter import Inverter
     from unembed.processes import Processes
-    from unembed.search.types import SearchConfig
 
 COLUMNS = ("exact_uncased", "exact", "token_f1", "bleu", "rouge_l", "chrf", "cosine")
 
@@ -34,7 +34,7 @@ def evaluate(
     sequence_beam_width: int = 4,
     budget: int | None = None,
     thorough: bool = False,
-    prior_weight: float = 0.002,
+    prior_weight: float = SearchConfig.prior_weight,
     field: str = "text",
     controls: str | None = None,
     seed: int = 0,
@@ -64,8 +64,7 @@ def evaluate(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
-        thorough: search for longer, from more texts, within words and at all that is one change away: 80 steps and a
-            weaker prior where the defaults would be taken.
+        thorough: search for longer, and within words: 80 steps where the default would be taken.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
         field: the field that holds the text in jsonl and parquet files.
         controls: a file of training texts for the first control; by default those in the model's folder.

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from unembed.errors import InputError, require
 from unembed.results import ResultFile
+from unembed.search.types import SearchConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
     from unembed.inverter import Inverter
-    from unembed.search.types import Inversion, SearchConfig
+    from unembed.search.types import Inversion
     from unembed.stores import VectorSource
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def invert(
     sequence_beam_width: int = 4,
     budget: int | None = None,
     thorough: bool = False,
-    prior_weight: float = 0.002,
+    prior_weight: float = SearchConfig.prior_weight,
     seed: int = 0,
     normalize: bool = False,
     limit: int | None = None,
@@ -63,8 +64,7 @@ def invert(
         consensus: with steps 0, samples that the answer is made from, by what most of them have; 0: greedy.
         sequence_beam_width: hypotheses kept from round to round.
         budget: embedder queries allowed for each vector.
-        thorough: search for longer, from more texts, within words and at all that is one change away: 80 steps and a
-            weaker prior where the defaults would be taken.
+        thorough: search for longer, and within words: 80 steps where the default would be taken.
         prior_weight: λ of score = cosine + λ · log p(text), falling as 8 / words from 9 words on; 0: cosine alone.
         seed: same seed, same vectors, same results.
         normalize: scale the vectors to unit length.

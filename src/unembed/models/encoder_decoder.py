@@ -255,8 +255,8 @@ class EncoderDecoderModel(InversionModel):
         """The likeliest corrections, of each hypothesis once, find more than samples do, for a part of the work."""
         if self.corrector is None:
             return {}
-        unused = dict.fromkeys(("hypotheses", "screened", "renumbered"), 0)
-        return {**unused, "corrections": sequence_beam_width, "sample_corrections": False}
+        unused = dict.fromkeys(("hypotheses", "screened", "polished", "renumbered"), 0)
+        return {**unused, "corrections": sequence_beam_width, "sample_corrections": False, "patience": 5}
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:

@@ -35,18 +35,17 @@ class Lexicon:
     def _known(self) -> frozenset[str]:
         return frozenset(word.lower() for word in self.words)
 
-    def wanted(self, difference: np.ndarray) -> np.ndarray:
-        """How much a difference [d], target less embedding of a text, asks for each word [V]."""
-        return self.directions @ difference
+    def wanted(self, differences: np.ndarray) -> np.ndarray:
+        """How much differences [..., d], each a target less the embedding of a text, ask for each word [..., V]."""
+        return differences @ self.directions.T
 
     def wanted_words(self, difference: np.ndarray, n: int) -> list[str]:
         """The n words that a difference [d] asks for most, the first one first."""
-        best = np.argsort(-self.wanted(difference), kind="stable")[:n]
-        return [self.words[i] for i in best.tolist()]
+        return [self.words[i] for i in self.most_wanted(difference[None], n)[0].tolist()]
 
     def most_wanted(self, differences: np.ndarray, n: int) -> np.ndarray:
         """Rows of the n words, or all, that each difference [rows, d] asks for most, the first one first [rows, n]."""
-        asked = differences @ self.directions.T  # rows V
+        asked = self.wanted(differences)  # rows V
         most = min(len(self.words), n)
         best = np.argpartition(-asked, most - 1, axis=1)[:, :most]
         return np.take_along_axis(best, np.argsort(-np.take_along_axis(asked, best, axis=1), axis=1), axis=1)

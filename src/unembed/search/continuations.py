@@ -39,8 +39,8 @@ class Continuations:
         """How much a difference [d], target less embedding of a text, asks for each piece [P]: the cosine of the two
         where `whitening` [d, d] has made the known texts vary alike in all directions. What their words and their
         order differ in counts little there, and what none of them has counts much."""
-        along = self.directions @ whitening  # P d
-        asked = along @ (difference @ whitening)
+        along = self.directions @ whitening.astype(np.float32)  # P d
+        asked = along @ (difference @ whitening).astype(np.float32)
         return asked / np.maximum(np.linalg.norm(along, axis=1), 1e-12)
 
 

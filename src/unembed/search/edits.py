@@ -18,33 +18,43 @@ def join(parts: Sequence[str]) -> str:
     """The text of pieces in any order: words that would run into one get a space between them, and what opens a bracket
     has none behind it."""
     out: list[str] = []
+    word = opens = False  # what the piece before is
     for part in parts:
-        before = out[-1].lstrip() if out else ""
-        if before and before in BRACKETS:
-            part = part.lstrip()
-        out.append(" " + part if spaced(part) and spaced(before) else part)
+        bare = part.lstrip()
+        if opens:
+            part = bare
+        out.append(" " + part if word and spaced(part) else part)
+        word, opens = spaced(bare), bool(bare) and bare in BRACKETS
     return "".join(out).strip()
 
 
-def edit(parts: list[str], move: str, word: str, rng: np.random.Generator) -> str:
+def replaced(parts: Sequence[str], start: int, end: int, word: str = "") -> str:
+    """The text of `parts` with `word`, or nothing, where `start` to `end` were."""
+    new = [f" {word}" if spaced(word) else word] if word else []
+    return join([*parts[:start], *new, *parts[end:]])
+
+
+def moved(parts: Sequence[str], start: int, end: int, to: int) -> str:
+    """The text of `parts` with `start` to `end` at `to`, counted in what is left without them."""
+    rest = [*parts[:start], *parts[end:]]
+    return join([*rest[:to], *parts[start:end], *rest[to:]])
+
+
+def edit(parts: Sequence[str], move: str, word: str, rng: np.random.Generator) -> str:
     """One edit of a text given as pieces, somewhere: a `deletion`, a `move`, or of `word` a `substitution` or an
     `insertion`."""
-    parts = list(parts)
-    if not parts:
+    n = len(parts)
+    if not n:
         return ""
-    at = int(rng.integers(len(parts)))
+    at = int(rng.integers(n))
     if move == "deletion":
-        del parts[at]
-    elif move == "move":
-        piece = parts.pop(at)
-        parts.insert(int(rng.integers(len(parts) + 1)), piece)
-    else:
-        space = " " if spaced(word) else ""
-        if move == "substitution":
-            parts[at] = (parts[at][: len(parts[at]) - len(parts[at].lstrip())] or (space if at else "")) + word
-        else:
-            parts.insert(int(rng.integers(len(parts) + 1)), space + word)
-    return join(parts)
+        return replaced(parts, at, at + 1)
+    if move == "move":
+        return moved(parts, at, at + 1, int(rng.integers(n)))
+    if move == "substitution":
+        return replaced(parts, at, at + 1, word)
+    at = int(rng.integers(n + 1))
+    return replaced(parts, at, at, word)
 
 
 def exchanged(parts: list[str], rng: np.random.Generator) -> str:

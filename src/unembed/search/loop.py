@@ -39,6 +39,9 @@ EXPECTED = 6
 PRIOR_WORDS = 8
 """Up to so many words the prior counts as the sum over them, beyond in proportion less: the cosine does not grow with
 the length, a sum of log-probabilities does (docs/lab.md)."""
+LIKELIER = 10.0
+"""Nats by which a text may be likelier than all before it; it is read by the prior if that would bring it into the
+beam."""
 
 
 @dataclass
@@ -60,6 +63,8 @@ class Target:
     """What the hypothesizer wrote."""
     words: float = 1.0
     """How many those have on average."""
+    likeliest: float = -np.inf
+    """The log p of the likeliest text that the prior has read, in nats."""
     seen: set[str] = field(default_factory=set)
     corrected: set[str] = field(default_factory=set)
     """Texts whose likeliest corrections were written."""
@@ -257,28 +262,36 @@ class Search:
         return out
 
     def _weigh(self, states: list[Target], judged: list[list[Candidate]]) -> list[list[Candidate]]:
-        """Add λ · log p to the scores that it can decide: log p is never above 0, so a text whose cosine alone does not
-        reach the beam needs no prior. λ falls with the length, see PRIOR_WORDS: with that of what the hypothesizer
-        writes, one number for all texts of a search, so that no word too many is free. Between hypotheses alone, whose
-        lengths nothing drives, with each one's own."""
-        config, width = self.config, self.config.sequence_beam_width
+        """Add λ · log p to the scores that it can decide: a text that would not reach the beam though it were likelier
+        than all before it (see LIKELIER) needs no prior."""
+        width = self.config.sequence_beam_width
         floors = [state.beam[-1].score if len(state.beam) == width else -np.inf for state in states]
-        texts = list(
-            dict.fromkeys(
-                candidate.text
-                for floor, found in zip(floors, judged, strict=True)
-                for candidate in found
-                if candidate.exact or candidate.cosine > floor
-            )
-        )
+
+        def decides(state: Target, floor: float, one: Candidate) -> bool:
+            if one.exact or floor == -np.inf:
+                return True
+            return one.cosine + self._weight(state, one.text) * min(0.0, state.likeliest + LIKELIER) > floor
+
+        read = [
+            [one.text for one in found if decides(state, floor, one)]
+            for state, floor, found in zip(states, floors, judged, strict=True)
+        ]
+        texts = list(dict.fromkeys(text for row in read for text in row))
         prior = dict(zip(texts, self.model.score(texts).tolist(), strict=True))
+        for state, row in zip(states, read, strict=True):
+            state.likeliest = max([state.likeliest, *(prior[text] for text in row)])
 
         def weighed(state: Target, one: Candidate) -> Candidate:
-            words = state.words if config.steps else len(pieces(one.text))
-            weight = config.prior_weight * min(1.0, PRIOR_WORDS / max(1.0, words))
-            return replace(one, score=one.cosine + weight * prior.get(one.text, -np.inf))
+            return replace(one, score=one.cosine + self._weight(state, one.text) * prior.get(one.text, -np.inf))
 
         return [[weighed(state, one) for one in found] for state, found in zip(states, judged, strict=True)]
+
+    def _weight(self, state: Target, text: str) -> float:
+        """λ falls with the length, see PRIOR_WORDS: with that of what the hypothesizer writes, one number for all texts
+        of a search, so that no word too many is free. Between hypotheses alone, whose lengths nothing drives, with each
+        one's own."""
+        words = state.words if self.config.steps else len(pieces(text))
+        return self.config.prior_weight * min(1.0, PRIOR_WORDS / max(1.0, words))
 
     def _candidate(self, state: Target, proposal: Proposal, vector: np.ndarray) -> Candidate:
         a, b = state.vector.astype(np.float64), vector.astype(np.float64)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from unembed.models.lexicon import Lexicon
-from unembed.scripts import pieces, spaced
-from unembed.search.edits import join
+from unembed.scripts import pieces
+from unembed.search.edits import moved, replaced
 from unembed.search.estimate import units
 from unembed.search.forecast import Forecast
 
@@ -41,11 +41,9 @@ class Change:
 
     def of(self, parts: Sequence[str]) -> str:
         """The text of `parts`, changed."""
-        taken, rest = parts[self.start : self.end], [*parts[: self.start], *parts[self.end :]]
         if self.move == "move":
-            return join([*rest[: self.to], *taken, *rest[self.to :]])
-        space = " " if spaced(self.word) else ""
-        return join([*rest[: self.start], *([space + self.word] if self.word else []), *rest[self.start :]])
+            return moved(parts, self.start, self.end, self.to)
+        return replaced(parts, self.start, self.end, self.word)
 
 
 def changes(parts: Sequence[str], words: Sequence[str], lexicon: Lexicon | None) -> Iterator[Change]:

@@ -1,7 +1,7 @@
 """Texts that are worth a query, chosen among many by what is known of the target's neighbourhood.
 
 Some are put together from an estimate of what the target holds; the others are the best by their forecast cosine of
-hundreds of variations of the beam, so that only they cost a query.
+thousands of variations of the nearest texts, so that only they cost a query.
 """
 
 from __future__ import annotations

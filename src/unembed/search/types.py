@@ -8,12 +8,8 @@ from typing import Any
 
 from unembed.errors import InputError
 
-THOROUGH: dict[str, Any] = {
-    "steps": 80, "patience": 16, "screened_from": 30, "forecast": 3000, "continued": 16, "polished": 64,
-    "prior_weight": 0.0007,
-}  # fmt: skip
-"""A search that goes on for longer, from more texts at a time, looks within words and at all that is one change away,
-and cares less how texts read: three to five times the time at 16 tokens, many of them exact (docs/lab.md)."""
+THOROUGH: dict[str, Any] = {"steps": 80, "patience": 16, "continued": 16}
+"""A search that goes on for longer, and looks within words: two to four times the time (docs/lab.md)."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +37,17 @@ class SearchConfig:
     variations: int = 4
     """One-token changes of each kept hypothesis in a round, drawn from one forward pass of the network along it."""
     screened: int = 64
-    """Texts of a round chosen among hundreds by what is known of the target's neighbourhood, without the network
+    """Texts of a round chosen among thousands by what is known of the target's neighbourhood, without the network
     (`search.screening`)."""
-    screened_from: int = 0
+    screened_from: int = 30
     """The texts, the nearest ones, that are varied for screening. 0: the beam, the best of it half of the time. Many
-    keep a long search from ending where one text ends."""
-    forecast: int = 600
+    keep a search from ending where one text ends."""
+    forecast: int = 3000
     """Variations of a round that are looked at for screening; more cost no query."""
     continued: int = 0
     """Of the screened texts, those with another piece in one word, where the embedder shows its tokens: rare names are
     of several. With any, what each token does is measured once for each embedder, some thousand texts."""
-    polished: int = 0
+    polished: int = 64
     """Texts tried in rounds after one without progress that are the best hypothesis with one change, of all there are
     the most promising."""
     renumbered: int = 16
@@ -59,10 +55,10 @@ class SearchConfig:
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
-    prior_weight: float = 0.002
+    prior_weight: float = 0.0007
     """λ: score = cosine + λ · log p(text), the model's unconditional prior in nats; where the hypothesizer writes more
     than 8 words, λ falls as 8 / words."""
-    patience: int = 5
+    patience: int = 8
     """Rounds without a better score after which a target is given up."""
     seed: int = 0
     targets_at_once: int = 32

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from unembed.embedders.spec import EmbedderSpec
 
 READ = 32  # texts read at a time by `score` and `vary`: their logits stay in the cache
-PRIOR_WEIGHT = 0.002  # SearchConfig's, found for vectors whose mean is short
+PRIOR_WEIGHT = 0.0007  # SearchConfig's, found for vectors whose mean is short
 VARIED = 8  # likeliest tokens at each place among which `vary` draws
 
 
@@ -30,6 +30,12 @@ def change(ids: list[int], place: int, token: int, rng: np.random.Generator) -> 
     if place + 1 < len(ids) and ids[place + 1] == token:
         return ids[:place] + ids[place + 1 :]
     return [*ids[:place], token, *ids[place + int(rng.random() < 0.5) :]]
+
+
+def _log_p(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Log p of the tokens `wanted` [B, T, 1]: [B, T]. One pass over the logits [B, T, V], where cross_entropy would
+    write them anew twice."""
+    return logits.gather(-1, wanted)[:, :, 0] - logits.logsumexp(dim=-1)
 
 
 class NativeModel(InversionModel):
@@ -184,21 +190,22 @@ class NativeModel(InversionModel):
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
-        if targets is None:
-            targets = np.zeros((len(texts), self.net.config.embedding_dim), dtype=np.float32)
         rows = [row[: self.max_tokens] for row in self.tokenizer.encode(texts)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # little padding
         out = np.zeros(len(rows), dtype=np.float32)
         for i in range(0, len(rows), READ):
             part = order[i : i + READ]
             text, labels = (t.to(self.net.device) for t in text_and_labels([rows[j] for j in part]))
-            aims, wanted = self.tensor(targets[part]), labels.clamp(min=0)[:, :, None]  # B T 1
-            lift = self.lift(aims)
-            if lift is None:
-                logits = self.net(aims, text, dtype=self.dtype)  # B T V
-                # One pass over the logits, where cross_entropy would write them anew twice.
-                chosen = logits.gather(-1, wanted)[:, :, 0] - logits.logsumexp(dim=-1)  # B T
+            wanted = labels.clamp(min=0)[:, :, None]  # B T 1
+            if targets is None:
+                no_target = torch.zeros(1, self.net.config.embedding_dim, device=self.net.device)
+                chosen = _log_p(self.net.after_one(no_target, text, self.dtype), wanted)  # B T
             else:
-                chosen = self._read(aims, text, lift).gather(-1, wanted)[:, :, 0]  # B T
+                aims = self.tensor(targets[part])
+                lift = self.lift(aims)
+                if lift is None:
+                    chosen = _log_p(self.net(aims, text, dtype=self.dtype), wanted)  # B T
+                else:
+                    chosen = self._read(aims, text, lift).gather(-1, wanted)[:, :, 0]  # B T
             out[part] = chosen.masked_fill(labels == IGNORED, 0).sum(dim=1).cpu().numpy()
         return out

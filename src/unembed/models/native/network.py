@@ -375,9 +375,10 @@ class NativeNetwork(nn.Module):
         x = norm(x)
         logits = self.head(x)
         if condition.lexical is not None:
-            logits = logits + (1 + self.lexical_gate(x)) * condition.lexical
-        cap = self.config.softcap
-        capped = cap * torch.tanh(logits.float() / cap)
+            logits = torch.addcmul(logits, 1 + self.lexical_gate(x), condition.lexical)
+        cap, logits = self.config.softcap, logits.float()
+        # Where no gradient needs what was there before, without a copy: at these sizes copies take most of the time.
+        capped = cap * torch.tanh(logits / cap) if torch.is_grad_enabled() else logits.div_(cap).tanh_().mul_(cap)
         return capped if shown is None else self.pointer(x, capped, shown)
 
     def run(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: Cache | None = None) -> Tensor:
@@ -408,6 +409,17 @@ class NativeNetwork(nn.Module):
             mask = mask & keys[:, None, None, :]
         x = self.run(x, torch.cat([prefix.positions, text_positions]), mask)
         return self.logits(x[:, P:], condition, self.shown(x[:, :P], hypothesis_ids))
+
+    def after_one(self, target: Tensor, text_ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`forward` for texts [B, T] of one target [1, E], whose prefix is run but once: logits [B, T, V]."""
+        prefix, condition = self.condition(target, dtype=dtype)
+        (B, T), P = text_ids.shape, prefix.x.size(1)
+        cache = Cache(self.config, 1, P + T, dtype, target.device)
+        self.run(prefix.x, prefix.positions, None, cache)
+        cache.select(torch.zeros(B, dtype=torch.long, device=target.device))
+        positions = self.config.prefix_slots + torch.arange(T, device=target.device)
+        mask = prefix_mask(P, T, target.device)[:, :, P:]  # 1 1 T S
+        return self.logits(self.run(self.text_input(text_ids, condition, dtype), positions, mask, cache), condition)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy in nats over labels [B, T] that are not IGNORED."""
