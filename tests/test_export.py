@@ -23,7 +23,10 @@ from unembed.export.onnx import export
 from unembed.export.parts import FAMILIES
 from unembed.models.base import Sampling
 from unembed.models.native import NativeConfig, NativeModel, NativeNetwork
+from unembed.models.native.network import text_and_labels
+from unembed.models.native.tokenizer import EOS_ID
 from unembed.models.onnx_runtime import OnnxModel, choose
+from unembed.models.variations import VARIED
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -98,6 +101,33 @@ def test_the_model_that_ships_writes_and_corrects_the_same(shipped, runner, mini
     np.testing.assert_allclose(runner.score(TEXTS), model.score(TEXTS), atol=1e-2)
 
 
+def test_the_model_that_ships_varies_and_is_searched_the_same(shipped, runner, minilm):
+    """Its chances of other tokens are those of one forward pass along each text, and each draw is one change."""
+    model, folder = shipped
+    vectors, written = minilm.encode(TEXTS), ["Dr. Ana Lopez prescribed", "cats", "Please wire", "the harbour"]
+    again = minilm.encode(written)
+    rows = model.tokenizer.encode(written)
+    with torch.inference_mode():
+        text, labels = text_and_labels(rows)
+        aims = model.tensor(vectors)
+        theirs = model._read(aims, text, model.lift(aims), *model.feedback(vectors, written, again)).exp().numpy()
+    [batch] = runner._feedback(vectors, written, again, 1)
+    weights, likely = (found.reshape(len(rows), -1, VARIED) for found in runner._doubts(batch, rows))
+    for i, row in enumerate(rows):
+        for place, own in enumerate([*row, EOS_ID]):
+            assert own not in likely[i, place] and EOS_ID not in likely[i, place]
+            np.testing.assert_allclose(weights[i, place], theirs[i, place, likely[i, place]], rtol=0.02, atol=1e-4)
+        assert not weights[i, len(row) + 1 :].any(), "nothing behind the end"
+    varied = runner.vary(vectors, written, again, 6, seed=1)
+    assert varied == runner.vary(vectors, written, again, 6, seed=1) != runner.vary(vectors, written, again, 6, seed=2)
+    for own, texts in zip(rows, varied, strict=True):
+        assert len(texts) == 6
+        assert all(abs(len(model.tokenizer.encode([text])[0]) - len(own)) <= 3 for text in texts)
+    assert runner.search_fields(4) == model.search_fields(4) == {"corrections": 1, "variations": 7}
+    found = [load_model(name, CPU) for name in (folder, "all-MiniLM-L6-v2")]
+    assert found[0].calibration.good == found[1].calibration.good is not None
+
+
 def test_all_graphs_share_one_file_of_weights(shipped):
     model, folder = shipped
     weights = sum(p.numel() * 4 for part in (model.net, model.guide) for p in part.parameters())
@@ -143,7 +173,7 @@ def test_a_hypothesizer_alone(parity_dir, tmp_path):
     runner = OnnxModel.load(tmp_path / "model")
     vectors = np.eye(model.spec.dim, dtype=np.float32)[:2]
     assert same(runner.hypothesize(vectors), model.hypothesize(vectors))
-    assert runner.correct(vectors, ["a", "b"], vectors) == [[], []]
+    assert runner.correct(vectors, ["a", "b"], vectors) == runner.vary(vectors, ["a", "b"], vectors) == [[], []]
 
 
 # --- the runner ---

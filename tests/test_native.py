@@ -20,7 +20,6 @@ from unembed.models.base import GREEDY, Sampling
 from unembed.models.decoding import choose, filter_logprobs
 from unembed.models.native import NativeModel
 from unembed.models.native.generation import Decoder, generate
-from unembed.models.native.model import change
 from unembed.models.native.network import (
     FEW_ROWS,
     IGNORED,
@@ -32,6 +31,7 @@ from unembed.models.native.network import (
     text_and_labels,
 )
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from unembed.models.variations import change
 from unembed.search.types import SearchConfig
 
 DIM = 16

@@ -87,5 +87,5 @@ def parts(model: NativeModel) -> Parts:
     hypotheses = Hypotheses(model.max_tokens, PAD_ID)
     return Parts(
         writer, corrector, tokenizer, model.spec.dim, EOS_ID, model.max_tokens, hypotheses, closes=True, literal=True,
-        told=model.takes_words,
+        told=model.takes_words, varies=True, search=model.search_fields(1),
     )  # fmt: skip

@@ -17,7 +17,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,7 +32,7 @@ from unembed.checkpoints.tensors import architecture
 from unembed.checkpoints.writing import replacing
 from unembed.errors import InputError, UnembedError, first_line, require
 from unembed.export.parts import Parts, State, Writer, parts
-from unembed.models.onnx_runtime import ARCHITECTURE, LEXICON, NEXT, READ_AS, READER, VERSION
+from unembed.models.onnx_runtime import ARCHITECTURE, LEXICON, NEXT, READ_AS, READER, VERSION, digest
 
 if TYPE_CHECKING:
     import onnx
@@ -126,7 +126,10 @@ def export(model: InversionModel, folder: str | Path) -> None:
             shown.hypotheses.tokenizer.save(str(made / READER), pretty=False)
         if model.lexicon:
             np.savez(made / LEXICON, words=np.array(model.lexicon.words), directions=model.lexicon.directions)
-        _write_config(model, shown, files, made)
+        digests = _write_config(model, shown, files, made)
+        if model.calibration:  # it writes what the model writes
+            exported = replace(model.calibration, weights=digest(digests))
+            exported.save(made, {"exported_from": model.digest})
 
 
 def _write_writer(
@@ -263,7 +266,11 @@ def _same(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(found[finite].astype(float) - expected[finite]).max(initial=0) <= TOLERANCE * largest)
 
 
-def _write_config(model: InversionModel, shown: Parts, files: dict[str, dict[str, str]], folder: Path) -> None:
+def _write_config(
+    model: InversionModel, shown: Parts, files: dict[str, dict[str, str]], folder: Path
+) -> dict[str, str]:
+    """config.json; the SHA-256 of the other files."""
+    digests = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     config = {
         "architectures": [ARCHITECTURE],
         "version": VERSION,
@@ -274,10 +281,13 @@ def _write_config(model: InversionModel, shown: Parts, files: dict[str, dict[str
         "closes": shown.closes,
         "literal": shown.literal,
         "told": shown.told,
+        "varies": shown.varies,
+        "search": shown.search,
         "has_prior": model.has_prior,
         "batch_size": getattr(model, "batch_size", 64),
         "hypotheses": {name: getattr(shown.hypotheses, name) for name in READ_AS} if shown.hypotheses else None,
         "writers": files,
-        "sha256": {path.name: sha256(path) for path in sorted(folder.iterdir())},
+        "sha256": digests,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return digests

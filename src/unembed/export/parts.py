@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -88,6 +88,10 @@ class Parts:
     """Special tokens in a text are read as the characters that they are."""
     told: bool = False
     """Behind a hypothesis stand words that it may lack (`unembed.models.wording`)."""
+    varies: bool = False
+    """Texts that differ in one token are drawn from what the corrector would have written along a hypothesis."""
+    search: dict[str, Any] = field(default_factory=dict)
+    """`InversionModel.search_fields`, as far as they hold of the export."""
 
 
 def parts(model: InversionModel) -> Parts:

@@ -20,6 +20,7 @@ from unembed.embedders.vectors import validate_vectors
 from unembed.errors import CheckpointError, InputError, require
 from unembed.models.base import GREEDY, Hypothesis, InversionModel, Sampling
 from unembed.models.lexicon import Lexicon
+from unembed.models.variations import VARIED, changes
 from unembed.models.wording import hints
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ LEXICON = "lexicon.npz"
 COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share is still being written
 
 State = dict[str, np.ndarray]
+
+
+def digest(files: dict[str, str]) -> str:
+    """Of an export, from the SHA-256 of its files by name."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class OnnxModel(InversionModel):
@@ -64,7 +70,9 @@ class OnnxModel(InversionModel):
         self.read_as = {name: config["hypotheses"][name] for name in READ_AS} if "correct" in self.files else {}
         self.literal, self.closes = bool(config["literal"]), bool(config["closes"])
         self.takes_words = bool(config.get("told", False))  # there was none in version 1
-        self.digest = hashlib.sha256(json.dumps(config["sha256"], sort_keys=True).encode()).hexdigest()[:16]
+        self.varies = bool(config.get("varies", False))  # nor this and the next in early exports of version 2
+        self.searched = dict(config.get("search", {}))
+        self.digest = digest(config["sha256"])
 
     @classmethod
     def load(
@@ -147,14 +155,65 @@ class OnnxModel(InversionModel):
         """n better texts of each row; none at all without a corrector."""
         if "correct" not in self.files:
             return [[] for _ in hypotheses]
-        names = ("targets", "hypothesis_vectors", "hypothesis_ids")
+        read = self._feedback(targets, hypotheses, hypothesis_vectors, n, words)
+        return self._write("correct", read, n, sampling, seed)
+
+    def _feedback(
+        self,
+        targets: np.ndarray,
+        hypotheses: Sequence[str],
+        hypothesis_vectors: np.ndarray,
+        n: int,
+        words: Sequence[Sequence[str]] | None = None,
+    ) -> list[State]:
+        """What the corrector reads, in batches of about `batch_size` texts where n are written of each row."""
         said = [""] * len(hypotheses)
         if self.takes_words and self.lexicon is not None and len(hypotheses):
             said = hints(self.lexicon, hypotheses, targets - hypothesis_vectors, words)
         columns = (targets, hypothesis_vectors, hypotheses, said)
         parts = zip(*(self._parts(column, n) for column in columns), strict=True)
-        batches = [dict(zip(names, (a, b, self._ids(texts, more)), strict=True)) for a, b, texts, more in parts]
-        return self._write("correct", batches, n, sampling, seed)
+        return [
+            {"targets": aims, "hypothesis_vectors": vectors, "hypothesis_ids": self._ids(texts, more)}
+            for aims, vectors, texts, more in parts
+        ]
+
+    def vary(
+        self, targets: np.ndarray, hypotheses: Sequence[str], hypothesis_vectors: np.ndarray, n: int = 1, seed: int = 0
+    ) -> list[list[str]]:
+        """As the model that was exported, a step for each token of the longest; other draws of the same chances."""
+        if not self.varies:
+            return super().vary(targets, hypotheses, hypothesis_vectors, n, seed)
+        rng = np.random.default_rng(seed)
+        out: list[list[str]] = []
+        texts = self._parts(hypotheses, 1)
+        for batch, some in zip(self._feedback(targets, hypotheses, hypothesis_vectors, 1), texts, strict=True):
+            rows = tokens(self.tokenizer, some, self.max_tokens - 1)
+            weights, likely = self._doubts(batch, rows)  # B T*VARIED
+            # The n largest of log p and Gumbel noise are n draws without replacement.
+            noisy = np.log(weights.clip(1e-12)) + rng.gumbel(size=weights.shape)
+            drawn = np.argsort(-noisy, axis=1)[:, :n]
+            chosen = np.take_along_axis(likely, drawn, 1)
+            for ids, numbers, new in zip(rows, drawn.tolist(), chosen.tolist(), strict=True):
+                out.append(self.tokenizer.decode_batch(changes(ids, numbers, new, rng)))
+        return out
+
+    def _doubts(self, batch: State, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """What would rather be written than the tokens of texts given as ids: at each place, the end's included, the
+        VARIED likeliest and their probabilities, both [B, T * VARIED]; behind the end 0."""
+        ids = _padded(rows, self.end)
+        weights, likely = [], []
+        for column, state in enumerate(self._along("correct", batch, ids)):
+            doubt = np.exp(state["logits"] - state["logsumexp"][:, None])  # B V
+            doubt[:, self.end] = 0
+            np.put_along_axis(doubt, ids[:, column : column + 1].clip(0), 0, axis=1)  # what stands there is no change
+            doubt[ids[:, column] < 0] = 0
+            best = np.argsort(-doubt, axis=1)[:, :VARIED]
+            likely.append(best)
+            weights.append(np.take_along_axis(doubt, best, 1))
+        return np.concatenate(weights, axis=1), np.concatenate(likely, axis=1)
+
+    def search_fields(self, sequence_beam_width: int) -> dict[str, Any]:
+        return self.searched
 
     def score(self, texts: Sequence[str], targets: np.ndarray | None = None) -> np.ndarray:
         if targets is None:
@@ -223,18 +282,26 @@ class OnnxModel(InversionModel):
 
     def _follow(self, targets: np.ndarray, rows: list[list[int]]) -> np.ndarray:
         """log p [B] of texts given as ids, their end included."""
-        files = self.files["hypothesize"]
-        ends = [[*row, self.end] for row in rows]
-        width = max(map(len, ends))
-        ids = np.array([row + [-1] * (width - len(row)) for row in ends], dtype=np.int64)
-        state, out = self._run(files["read"], {"targets": targets}), np.zeros(len(rows), dtype=np.float32)
-        for column in range(width):
-            tokens = np.maximum(ids[:, column], 0)
-            gained = np.take_along_axis(state["logits"], tokens[:, None], 1)[:, 0] - state["logsumexp"]
+        ids, out = _padded(rows, self.end), np.zeros(len(rows), dtype=np.float32)
+        for column, state in enumerate(self._along("hypothesize", {"targets": targets}, ids)):
+            wanted = ids[:, column : column + 1].clip(0)
+            gained = np.take_along_axis(state["logits"], wanted, 1)[:, 0] - state["logsumexp"]
             out += np.where(ids[:, column] >= 0, gained, 0)
-            if column + 1 < width:
-                state |= self._run(files["step"], state | {"tokens": tokens})
         return out
+
+    def _along(self, role: str, batch: State, ids: np.ndarray) -> Iterator[State]:
+        """The state in front of each column of texts given as ids [B, T], -1 behind their end."""
+        state = self._run(self.files[role]["read"], batch)
+        for column in ids.T[:-1]:
+            yield state
+            state |= self._run(self.files[role]["step"], state | {"tokens": column.clip(0)})
+        yield state
+
+
+def _padded(rows: list[list[int]], end: int) -> np.ndarray:
+    """Texts given as ids, with their end: int64 [B, T], -1 behind it."""
+    width = 1 + max(map(len, rows))
+    return np.array([[*row, end] + [-1] * (width - 1 - len(row)) for row in rows], dtype=np.int64)
 
 
 def tokens(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:

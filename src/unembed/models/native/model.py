@@ -15,6 +15,7 @@ from unembed.models.native.generation import generate
 from unembed.models.native.guide import Guide, along, guided
 from unembed.models.native.network import IGNORED, NativeNetwork, pad_rows, text_and_labels
 from unembed.models.native.tokenizer import BOS_ID, EOS_ID, PAD_ID, TextTokenizer
+from unembed.models.variations import VARIED, changes
 from unembed.models.wording import hints
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 READ = 32  # texts read at a time by `score` and `vary`: their logits stay in the cache
 PRIOR_WEIGHT = 0.0007  # SearchConfig's, found for vectors whose mean is short
-VARIED = 8  # likeliest tokens at each place among which `vary` draws
-
-
-def change(ids: list[int], place: int, token: int, rng: np.random.Generator) -> list[int]:
-    """`ids` with `token` at `place`: in front of what stands there or, as often, in its stead."""
-    if place + 1 < len(ids) and ids[place + 1] == token:
-        return ids[:place] + ids[place + 1 :]
-    return [*ids[:place], token, *ids[place + int(rng.random() < 0.5) :]]
 
 
 def _log_p(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -183,9 +176,8 @@ class NativeModel(InversionModel):
                 weights.flatten(1).clamp(min=1e-12).multinomial(min(n, VARIED * text.size(1)), generator=generator)
             )  # B n
             chosen = tokens.flatten(1).gather(1, drawn).tolist()
-            for ids, places, new in zip(rows, (drawn // VARIED).tolist(), chosen, strict=True):
-                pairs = [(place, token) for place, token in zip(places, new, strict=True) if place <= len(ids)]
-                out.append(self.tokenizer.decode([change(ids, place, token, rng) for place, token in pairs]))
+            for ids, numbers, new in zip(rows, drawn.tolist(), chosen, strict=True):
+                out.append(self.tokenizer.decode(changes(ids, numbers, new, rng)))
         return out
 
     @torch.inference_mode()
