@@ -18,10 +18,8 @@ SENTENCE = "The city council voted on Monday to close the old bridge."
 
 
 def texts_of(text, words, lexicon=None):
-    """(kind of change, the pieces of its text with a space between each two)."""
     parts = pieces(f" {text}")
-    made = [(change.move, pieces(change.of(parts))) for change in changes(parts, words, lexicon)]
-    return [(move, " ".join(piece.strip() for piece in found)) for move, found in made]
+    return [(change.move, change.of(parts)) for change in changes(parts, words, lexicon)]
 
 
 def test_everything_that_is_one_change_away_is_listed_once():
@@ -38,9 +36,6 @@ def test_everything_that_is_one_change_away_is_listed_once():
             ("insertion", "she walks a"),
             ("move", "walks she"),
             ("move", "walks she"),
-            *(("enclosure", text) for text in ("( she ) walks", "( she walks )", "she ( walks )", "( walks )")),
-            *(("enclosure", text) for text in (", she , walks", ", she walks ,", "she , walks ,", ", walks ,")),
-            *(("enclosure", text) for text in ('" she " walks', '" she walks "', 'she " walks "', '" walks "')),
         ]
     )
 
@@ -51,20 +46,9 @@ def test_phrases_move_whole():
     assert "in may she left" not in moved and "left she may in" not in moved, "that is two changes"
 
 
-def test_two_words_or_short_phrases_change_places():
-    exchanged = {text for move, text in texts_of("of air and fire he wrote", []) if move == "exchange"}
-    assert {"of fire and air he wrote", "he wrote and fire of air"} <= exchanged, "what is between them stays"
-    assert "of and air fire he wrote" not in exchanged, "that is a move"
-
-
-def test_what_stands_in_brackets_may_have_stood_behind_a_word():
-    enclosed = {text for move, text in texts_of("domestic product and gdp", []) if move == "enclosure"}
-    assert {"domestic product ( gdp )", "domestic product and ( gdp )", 'domestic " product and " gdp'} <= enclosed
-
-
 def test_a_script_without_spaces_gets_none():
-    assert ("insertion", "我 很 好") in texts_of("我好", ["很"])
-    assert ("substitution", "你 好") in texts_of("我好", ["你"])
+    assert ("insertion", "我很好") in texts_of("我好", ["很"])
+    assert ("substitution", "你好") in texts_of("我好", ["你"])
 
 
 @pytest.mark.parametrize("text", ["", " ", "cat"])

@@ -335,15 +335,13 @@ def test_a_phrase_changes_its_place():
     assert all(Counter(text.split()) == Counter(TRUTH.split()) for text in made)
 
 
-def test_numbers_are_tried_with_every_other_digit_and_without_each(embedder):
+def test_numbers_are_tried_with_every_other_digit(embedder):
     tried = list(renumbered("in May 1515", np.random.default_rng(0)))
-    assert len(tried) == len(set(tried)) == 40
-    assert {"in May 1519", "in May 0515", "in May 1525", "in May 115", "in May 151"} <= set(tried)
-    assert not {"in ", ""} & set(renumbered("in 7", np.random.default_rng(0))), "a number is not left out"
+    assert len(tried) == len(set(tried)) == 36 and {"in May 1519", "in May 0515", "in May 1525"} <= set(tried)
     assert tried != list(renumbered("in May 1515", np.random.default_rng(1)))
     assert list(renumbered("no digit", np.random.default_rng(0))) == []
     truth, model = "it was in May 1515", Listed(["it was in May 1519"])
-    [found] = run(model, embedder, [truth], corrections=0, screened=0, renumbered=40)
+    [found] = run(model, embedder, [truth], corrections=0, screened=0, renumbered=36)
     assert found.exact and found.text == truth and found.candidates[0].origin == "renumbering"
     assert found.steps > 1, "after a round without progress"
     [found] = run(model, embedder, [truth], corrections=0, screened=0, renumbered=0)

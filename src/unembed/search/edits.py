@@ -3,7 +3,6 @@ digits."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from string import digits
 from typing import TypeVar
@@ -29,40 +28,16 @@ def join(parts: Sequence[str]) -> str:
     return "".join(out).strip()
 
 
-Order = Sequence[tuple[int, int] | str]
-"""A text made from the pieces of another: runs of them, from a start up to an end, and new words in between."""
+def replaced(parts: Sequence[str], start: int, end: int, word: str = "") -> str:
+    """The text of `parts` with `word`, or nothing, where `start` to `end` were."""
+    new = [f" {word}" if spaced(word) else word] if word else []
+    return join([*parts[:start], *new, *parts[end:]])
 
 
-def arranged(parts: Sequence[str], order: Order) -> str:
-    """The text of `parts` in this order."""
-    out: list[str] = []
-    for run in order:
-        if isinstance(run, str):
-            out.append(f" {run}" if spaced(run) else run)
-        else:
-            out += parts[run[0] : run[1]]
-    return join(out)
-
-
-def replacing(n: int, start: int, end: int, *words: str) -> Order:
-    """Of n pieces `start` up to `end` taken out, and `words` put there, of which empty ones are none."""
-    return (0, start), *filter(None, words), (end, n)
-
-
-def moving(n: int, start: int, end: int, to: int) -> Order:
-    """Of n pieces `start` up to `end` at `to`, counted in what is left without them."""
-    behind = to + end - start
-    return exchanging(n, to, start, start, end) if to <= start else exchanging(n, start, end, end, behind)
-
-
-def exchanging(n: int, a: int, b: int, c: int, d: int) -> Order:
-    """Of n pieces those from a up to b and those from c up to d, which are no earlier, in each other's place."""
-    return (0, a), (c, d), (b, c), (a, b), (d, n)
-
-
-def enclosing(n: int, start: int, end: int, marks: str, dropped: int = 0) -> Order:
-    """Of n pieces `start` up to `end` between two marks, the first in the stead of the `dropped` pieces before."""
-    return (0, start - dropped), marks[0], (start, end), marks[1], (end, n)
+def moved(parts: Sequence[str], start: int, end: int, to: int) -> str:
+    """The text of `parts` with `start` to `end` at `to`, counted in what is left without them."""
+    rest = [*parts[:start], *parts[end:]]
+    return join([*rest[:to], *parts[start:end], *rest[to:]])
 
 
 def edit(parts: Sequence[str], move: str, word: str, rng: np.random.Generator) -> str:
@@ -73,16 +48,16 @@ def edit(parts: Sequence[str], move: str, word: str, rng: np.random.Generator) -
         return ""
     at = int(rng.integers(n))
     if move == "deletion":
-        return arranged(parts, replacing(n, at, at + 1))
+        return replaced(parts, at, at + 1)
     if move == "move":
-        return arranged(parts, moving(n, at, at + 1, int(rng.integers(n))))
+        return moved(parts, at, at + 1, int(rng.integers(n)))
     if move == "substitution":
-        return arranged(parts, replacing(n, at, at + 1, word))
+        return replaced(parts, at, at + 1, word)
     at = int(rng.integers(n + 1))
-    return arranged(parts, replacing(n, at, at, word))
+    return replaced(parts, at, at, word)
 
 
-def exchanged(parts: Sequence[str], rng: np.random.Generator) -> str:
+def exchanged(parts: list[str], rng: np.random.Generator) -> str:
     """Two runs of pieces (of two or more) exchanged, half of the time neighbours: a word or a phrase moved."""
     n = len(parts)
     if rng.random() < 0.5:
@@ -90,7 +65,7 @@ def exchanged(parts: Sequence[str], rng: np.random.Generator) -> str:
         c = b
     else:
         a, b, c, d = (np.sort(rng.choice(n + 2, 4, replace=False)) - [0, 0, 1, 1]).tolist()
-    return arranged(parts, exchanging(n, a, b, c, d))
+    return join([*parts[:a], *parts[c:d], *parts[b:c], *parts[a:b], *parts[d:]])
 
 
 def by_rank(ranked: Sequence[T], share: float, rng: np.random.Generator) -> T:
@@ -99,9 +74,9 @@ def by_rank(ranked: Sequence[T], share: float, rng: np.random.Generator) -> T:
 
 
 def renumbered(text: str, rng: np.random.Generator) -> Iterator[str]:
-    """The text with one of its digits another, or left out of its number, in any order."""
-    others = [(at, other) for at, digit in enumerate(text) if digit in digits for other in digits if other != digit]
-    others += [(at, "") for number in re.finditer("[0-9]{2,}", text) for at in range(*number.span())]
+    """The text with one of its digits another, in any order."""
+    places = [at for at, character in enumerate(text) if character in digits]
+    others = [(at, digit) for at in places for digit in digits if digit != text[at]]
     for i in rng.permutation(len(others)).tolist():
         at, digit = others[i]
         yield text[:at] + digit + text[at + 1 :]

@@ -14,63 +14,51 @@ import numpy as np
 
 from unembed.models.lexicon import Lexicon
 from unembed.scripts import pieces
-from unembed.search.edits import Order, arranged, enclosing, exchanging, moving, replacing
+from unembed.search.edits import moved, replaced
 from unembed.search.estimate import units
 from unembed.search.forecast import Forecast
 
-RUN, EXCHANGED = 5, 2
-"""Pieces that are moved or enclosed together, and that are exchanged with others, at most."""
-ENCLOSURES = "()", ",,", '""'
+RUN = 5
+"""Pieces that are moved together, at most."""
 UNITS = 250_000
 """Of all texts that are looked at: of a long one not all changes are, but another share of them each time."""
 KNOWN, FORM = "known", "form"
-OWN = frozenset({FORM, "move", "exchange", "enclosure"})
-"""Kinds that take no turns with the others, even if the forecast knows all of their words."""
-SHARES = {KNOWN: 3, "move": 2, "exchange": 2, FORM: 2, "enclosure": 1, "substitution": 1, "insertion": 1}
-"""How often each kind has its turn: words put in, exchanged or left out that the forecast knows, words and phrases in
-another place, other forms, marks around a phrase, and words that the forecast does not know, of which it can only tell
-where they may stand."""
+SHARES = {KNOWN: 4, FORM: 2, "substitution": 1, "insertion": 1}
+"""How often each kind has its turn: a change whose words the forecast knows, another form of a word, and words that it
+does not know, of which it can only tell where they may stand."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of a text, of some kind."""
+    """Pieces `start` to `end` taken out, and `word` put there, or what was taken out put back at `to`, counted in what
+    is left."""
 
     move: str
-    order: Order
-
-    @property
-    def words(self) -> list[str]:
-        """The new ones."""
-        return [run for run in self.order if isinstance(run, str)]
+    start: int
+    end: int
+    word: str = ""
+    to: int = 0
 
     def of(self, parts: Sequence[str]) -> str:
         """The text of `parts`, changed."""
-        return arranged(parts, self.order)
+        if self.move == "move":
+            return moved(parts, self.start, self.end, self.to)
+        return replaced(parts, self.start, self.end, self.word)
 
 
 def changes(parts: Sequence[str], words: Sequence[str], lexicon: Lexicon | None) -> Iterator[Change]:
-    """Each piece left out, exchanged for another form of it or for one of `words`, each of those put in everywhere,
-    each run of up to `RUN` pieces moved to everywhere or enclosed by marks, and each two shorter ones exchanged."""
+    """Each piece left out, exchanged for another form of it or for one of `words`, each of those put in everywhere, and
+    each run of up to `RUN` pieces moved to everywhere."""
     n = len(parts)
     for at in range(n):
-        yield Change("deletion", replacing(n, at, at + 1))
+        yield Change("deletion", at, at + 1)
         forms = lexicon.forms(parts[at].strip()) if lexicon is not None else []
-        yield from (Change(FORM, replacing(n, at, at + 1, form)) for form in forms)
-        yield from (Change("substitution", replacing(n, at, at + 1, word)) for word in words)
-    yield from (Change("insertion", replacing(n, at, at, word)) for at in range(n + 1) for word in words)
-    for start, end in _runs(n, RUN):
-        yield from (Change("move", moving(n, start, end, to)) for to in range(n - end + start + 1) if to != start)
-        for dropped in range(min(1, start) + 1):  # "and" before what then stands in brackets
-            yield from (Change("enclosure", enclosing(n, start, end, marks, dropped)) for marks in ENCLOSURES)
-    for a, b in _runs(n, EXCHANGED):
-        yield from (Change("exchange", exchanging(n, a, b, c, d)) for c, d in _runs(n, EXCHANGED, b + 1))
-
-
-def _runs(n: int, longest: int, first: int = 0) -> Iterator[tuple[int, int]]:
-    """Start and end of each run of up to `longest` of n pieces, from the one numbered `first` on."""
-    for start in range(first, n):
-        yield from ((start, end) for end in range(start + 1, min(n, start + longest) + 1))
+        yield from (Change(FORM, at, at + 1, form) for form in forms)
+        yield from (Change("substitution", at, at + 1, word) for word in words)
+    yield from (Change("insertion", at, at, word) for at in range(n + 1) for word in words)
+    for start in range(n):
+        for end in range(start + 1, min(n, start + RUN) + 1):
+            yield from (Change("move", start, end, to=to) for to in range(n - end + start + 1) if to != start)
 
 
 def polished(
@@ -99,8 +87,8 @@ def polished(
     turns: list[tuple[float, str]] = []
     for i in np.argsort(-forecast.cosines(texts, target), kind="stable").tolist():
         change = found[texts[i]]
-        known = all(unit in forecast for word in change.words for unit in units(word))
-        kind = KNOWN if known and change.move not in OWN else change.move
+        known = change.move != FORM and all(unit in forecast for unit in units(change.word))
+        kind = KNOWN if known else change.move
         taken[kind] += 1
         turns.append((taken[kind] / SHARES[kind], texts[i]))
     return [text for _, text in sorted(turns, key=lambda turn: turn[0])]

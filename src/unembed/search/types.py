@@ -51,7 +51,7 @@ class SearchConfig:
     """Texts tried in rounds after one without progress that are the best hypothesis with one change, of all there are
     the most promising."""
     renumbered: int = 16
-    """Texts tried in rounds after one without progress: the best hypothesis with another digit, or without one."""
+    """Texts tried in rounds after one without progress that are the best hypothesis with another digit."""
     temperature: float = 0.8
     top_k: int = 64
     top_p: float = 0.95
