@@ -200,14 +200,14 @@ class OnnxModel(InversionModel):
     def _doubts(self, batch: State, rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
         """What would rather be written than the tokens of texts given as ids: at each place, the end's included, the
         VARIED likeliest and their probabilities, both [B, T * VARIED]; behind the end 0."""
-        ids = _padded(rows, self.end)
+        ids = _padded([[*row, self.end] for row in rows], -1)
         weights, likely = [], []
         for column, state in enumerate(self._along("correct", batch, ids)):
             doubt = np.exp(state["logits"] - state["logsumexp"][:, None])  # B V
             doubt[:, self.end] = 0
             np.put_along_axis(doubt, ids[:, column : column + 1].clip(0), 0, axis=1)  # what stands there is no change
             doubt[ids[:, column] < 0] = 0
-            best = np.argsort(-doubt, axis=1)[:, :VARIED]
+            best = np.argpartition(-doubt, VARIED - 1, axis=1)[:, :VARIED]
             likely.append(best)
             weights.append(np.take_along_axis(doubt, best, 1))
         return np.concatenate(weights, axis=1), np.concatenate(likely, axis=1)
@@ -237,8 +237,7 @@ class OnnxModel(InversionModel):
         how, tokenizer = self.read_as, self.reader or self.tokenizer
         read = zip(tokens(tokenizer, texts, how["longest"]), tokens(tokenizer, said, how["longest"]), strict=True)
         rows = [[*how["before"], *row, *more, *how["after"]] for row, more in read]
-        width = max(1, max(map(len, rows)))
-        return np.array([row + [how["pad"]] * (width - len(row)) for row in rows], dtype=np.int64)
+        return _padded(rows, how["pad"])
 
     def _run(self, file: str, feeds: State) -> State:
         session = self.sessions[file]
@@ -282,7 +281,7 @@ class OnnxModel(InversionModel):
 
     def _follow(self, targets: np.ndarray, rows: list[list[int]]) -> np.ndarray:
         """log p [B] of texts given as ids, their end included."""
-        ids, out = _padded(rows, self.end), np.zeros(len(rows), dtype=np.float32)
+        ids, out = _padded([[*row, self.end] for row in rows], -1), np.zeros(len(rows), dtype=np.float32)
         for column, state in enumerate(self._along("hypothesize", {"targets": targets}, ids)):
             wanted = ids[:, column : column + 1].clip(0)
             gained = np.take_along_axis(state["logits"], wanted, 1)[:, 0] - state["logsumexp"]
@@ -298,10 +297,10 @@ class OnnxModel(InversionModel):
         yield state
 
 
-def _padded(rows: list[list[int]], end: int) -> np.ndarray:
-    """Texts given as ids, with their end: int64 [B, T], -1 behind it."""
-    width = 1 + max(map(len, rows))
-    return np.array([[*row, end] + [-1] * (width - 1 - len(row)) for row in rows], dtype=np.int64)
+def _padded(rows: list[list[int]], pad: int) -> np.ndarray:
+    """Rows of ids as one array int64 [B, T], T at least 1, with `pad` behind the shorter ones."""
+    width = max(1, max(map(len, rows)))
+    return np.array([row + [pad] * (width - len(row)) for row in rows], dtype=np.int64)
 
 
 def tokens(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
